@@ -1,0 +1,103 @@
+"""A backend turns a Program into the files of one runtime and loads them back behind the same signature.
+
+Two are built in. A further one is a class behind an entry point of the group `todm.backends`, whose name is the runtime's.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from todm.errors import TodmError
+
+if TYPE_CHECKING:
+    from todm.export.calibrate import Call
+    from todm.program import Methods, Program
+
+Precision = Literal["float", "int8"]
+PRECISIONS: tuple[Precision, ...] = ("float", "int8")
+BUILT_IN = {"onnx": "todm.export.onnx:Onnx", "executorch": "todm.export.executorch:ExecuTorch"}
+
+
+class Backend(Protocol):
+    """One runtime. It keeps no state: `export` and `load` meet in the files alone."""
+
+    name: str
+
+    def export(
+        self, program: "Program", folder: Path, precision: Precision, calibration: "Sequence[Call]" = ()
+    ) -> list[Path]:
+        """Write every file this precision needs below `folder`, all of them into one folder, and return them.
+
+        A bundle asks for float first and hands the same `folder` for int8, so int8 may share float's files.
+        `calibration` holds calls on real inputs, for backends whose int8 needs ranges.
+        """
+
+    def load(self, folder: Path, precision: Precision, threads: int = 1) -> "Methods":
+        """Load the folder that holds the files of `export`."""
+
+    def undelegated(self, files: Sequence[Path]) -> list[str]:
+        """Operators of these files that run outside the accelerated path, as `method: operator`."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the packages that wrote the files."""
+
+
+def names() -> list[str]:
+    """Runtimes that have a backend, built in or installed."""
+    return sorted(_points())
+
+
+def find(name: str) -> Backend:
+    """The backend of a runtime.
+
+    Raises:
+        TodmError: there is none, or a package it needs is not installed.
+    """
+    points = _points()
+    if name not in points:
+        raise TodmError(f"unknown runtime {name!r}; choose one of: {', '.join(names())}")
+    try:
+        with quiet():
+            return points[name].load()()
+    except ImportError as error:
+        extra = f"todm[{name}]" if name in BUILT_IN else points[name].value.split(".")[0]
+        raise TodmError(f"runtime {name!r} needs {error.name}; type: pip install '{extra}'") from error
+
+
+def _points() -> dict[str, EntryPoint]:
+    built_in = [EntryPoint(name, value, "todm.backends") for name, value in BUILT_IN.items()]
+    return {point.name: point for point in (*entry_points(group="todm.backends"), *built_in)}
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the chatter of exporters and runtimes, Python's and C++'s, off the terminal; exceptions pass."""
+    level = logging.root.manager.disable
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [(descriptor, os.dup(descriptor)) for descriptor in (1, 2)]
+    try:
+        with (
+            tempfile.TemporaryFile() as sink,
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            logging.disable(logging.ERROR)
+            for descriptor, _ in saved:
+                os.dup2(sink.fileno(), descriptor)
+            yield
+    finally:
+        logging.disable(level)
+        for descriptor, copy in saved:
+            os.dup2(copy, descriptor)
+            os.close(copy)

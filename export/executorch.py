@@ -1,0 +1,132 @@
+"""ExecuTorch: one .pte with every method, its matrix work on XNNPACK, static shapes at batch 1."""
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+from executorch.exir._serialize._program import deserialize_pte_binary
+from executorch.exir.schema import KernelCall
+from torch.export import ExportedProgram, export
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from todm.errors import TodmError
+from todm.export.backend import Precision, quiet
+from todm.export.calibrate import Call
+from todm.export.runner import load_executorch
+from todm.files import atomic_write
+from todm.program import Method, Methods, Program
+
+MATRIX = ("linear", "addmm", "mm", "bmm", "baddbmm", "convolution", "conv1d", "conv2d")
+"""Operators whose work must be on XNNPACK: outside it they are up to 50 times slower, without a word."""
+
+
+class ExecuTorch:
+    """`executorch/model.pte` and `executorch/model.int8.pte`."""
+
+    name = "executorch"
+
+    def export(
+        self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()
+    ) -> list[Path]:
+        """int8 finds the ranges of linear layers at run time; convolutions need `calibration`.
+
+        Raises:
+            TodmError: matrix work stays outside XNNPACK, or int8 convolutions have nothing to be calibrated on.
+        """
+        path = folder / self.name / ("model.int8.pte" if precision == "int8" else "model.pte")
+        with quiet(), torch.no_grad(), _no_collection():
+            exported = {}
+            for method in program.methods:
+                exported[method.name] = export(method.module, _examples(method), strict=False)
+                if precision == "int8" and method.quantize:
+                    calls = [inputs for name, inputs in calibration if name == method.name]
+                    exported[method.name] = _int8(method, exported[method.name], calls)
+            # The lowered graph is checked by running it (parity), not by walking it once more.
+            config = EdgeCompileConfig(_check_ir_validity=False)
+            lowered = to_edge_transform_and_lower(
+                exported, partitioner=[XnnpackPartitioner()], compile_config=config
+            )
+            data = bytes(lowered.to_executorch().buffer)
+        slow = [entry for entry in _outside(data) if entry.rsplit("::", 1)[-1] in MATRIX]
+        if slow:
+            raise TodmError(
+                f"matrix work stays outside XNNPACK: {', '.join(slow)}; give torch.bmm two tensors of rank 3 and "
+                "weights as parameters or buffers"
+            )
+        return [atomic_write(path, data)]
+
+    def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
+        """The first load in a process decides its threads: programs loaded before must not be used after a change."""
+        with quiet():
+            return load_executorch(folder, precision, threads)[0]
+
+    def undelegated(self, files: Sequence[Path]) -> list[str]:
+        """Read off the files themselves."""
+        return sorted({entry for path in files for entry in _outside(path.read_bytes())})
+
+    def versions(self) -> dict[str, str]:
+        """Of the writers; the runtime comes with them."""
+        return {package: version(package) for package in ("torch", "executorch", "torchao")}
+
+
+def _int8(method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]) -> ExportedProgram:
+    """PT2E. Linear layers: 8-bit weights by channel, activations by the range of the call at hand, which errs a
+    fourth as much as a calibrated range and is as fast. Convolutions, for which XNNPACK has no such kernel: calibrated.
+    """
+    convolutions = [node.name for node in exported.graph.nodes if str(node.target).startswith("aten.conv")]
+    if convolutions and not calls:
+        raise TodmError(
+            f"int8 of method {method.name!r} needs calibration for its convolutions; pass recorded real calls"
+        )
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_operator_type(
+        torch.ops.aten.linear.default, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
+    )
+    quantizer.set_operator_type(
+        torch.ops.aten.conv2d.default, get_symmetric_quantization_config(is_per_channel=True)
+    )
+    prepared = prepare_pt2e(exported.module(), quantizer)
+    for inputs in [tuple(map(torch.from_numpy, inputs)) for inputs in calls] or [_examples(method)]:
+        prepared(*inputs)
+    return export(convert_pt2e(prepared), _examples(method), strict=False)
+
+
+def _examples(method: Method) -> tuple[torch.Tensor, ...]:
+    """Copies: two inputs that are one tensor would become one input, without a word."""
+    return tuple(value.clone() for value in method.inputs.values())
+
+
+def _outside(data: bytes) -> list[str]:
+    """`method: operator` for each kind of operator that the portable kernels run."""
+    result = []
+    for plan in deserialize_pte_binary(data).program.execution_plan:
+        calls = {
+            instruction.instr_args.op_index
+            for chain in plan.chains
+            for instruction in chain.instructions
+            if isinstance(instruction.instr_args, KernelCall)
+        }
+        result += sorted({f"{plan.name}: {plan.operators[index].name}" for index in calls})
+    return result
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Lowering makes millions of small objects that live to its end: collecting among them is a fifth of its time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,0 +1,97 @@
+"""ONNX files, one per method, for ONNX Runtime and whatever else reads them."""
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from onnxruntime.quantization import QuantType, quantize_dynamic
+
+from todm.errors import TodmError
+from todm.export.backend import Precision, quiet
+from todm.export.calibrate import Call
+from todm.export.runner import load_onnx
+from todm.files import atomic_write
+from todm.program import Method, Methods, Program
+
+
+class Onnx:
+    """`onnx/<variant>/<file>.onnx`, and `<file>.int8.onnx` for the methods that int8 applies to."""
+
+    name = "onnx"
+
+    def export(
+        self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()
+    ) -> list[Path]:
+        """Dynamic int8 on MatMul and Gemm finds its ranges at run time, so `calibration` is not used."""
+        folder = folder / self.name / program.variant
+        return [_write(program, method, folder, precision) for method in program.methods]
+
+    def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
+        """int8 takes the int8 file where there is one, the float file elsewhere."""
+        with quiet():
+            return load_onnx(folder, precision, threads)[0]
+
+    def undelegated(self, files: Sequence[Path]) -> list[str]:
+        """None: ONNX Runtime has a kernel for all that the exporter writes, or refuses to load."""
+        return []
+
+    def versions(self) -> dict[str, str]:
+        """Of the writers and of the runtime."""
+        return {package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")}
+
+
+def _write(program: Program, method: Method, folder: Path, precision: Precision) -> Path:
+    path = folder / f"{method.file}.onnx"
+    if precision == "float" or not path.exists():
+        atomic_write(path, _described(_converted(method), program, method))
+    if precision == "float" or not method.quantize:
+        return path
+    # Signed weights, one scale a tensor: the quickest of the variants, and none of the others is more accurate.
+    target = folder / f"{method.file}.int8.onnx"
+    temporary = target.with_name(f".{target.name}.part")
+    with quiet():
+        quantize_dynamic(
+            path, temporary, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8
+        )
+    model = onnx.load(temporary)
+    temporary.unlink()
+    return atomic_write(target, _described(model, program, method))
+
+
+def _converted(method: Method) -> onnx.ModelProto:
+    """The exporter fixes an axis of size 1 for good, so a dynamic axis is shown to it with size 2; it takes two inputs
+    that are one tensor for one input, so it is given copies.
+    """
+    symbols = {symbol: torch.export.Dim(symbol) for axes in method.dynamic.values() for symbol in axes.values()}
+    examples, shapes = [], []
+    for name, example in method.inputs.items():
+        axes = method.dynamic.get(name, {})
+        for axis in axes:
+            example = example if example.shape[axis] > 1 else torch.cat([example, example], axis)
+        examples.append(example.clone())
+        shapes.append({axis: symbols[symbol] for axis, symbol in axes.items()})
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            torch.export.export(method.module, tuple(examples), dynamic_shapes=tuple(shapes), strict=False),
+            input_names=list(method.inputs),
+            output_names=list(method.outputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise TodmError(f"the ONNX exporter gave nothing for method {method.name!r}")
+    return program.model_proto
+
+
+def _described(model: onnx.ModelProto, program: Program, method: Method) -> bytes:
+    """With our metadata, and without the exporter's: source lines and paths, a tenth of a small file."""
+    for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    del model.graph.value_info[:]
+    del model.graph.metadata_props[:]
+    onnx.helper.set_model_props(model, {"todm_method": method.name, **program.metadata})
+    return model.SerializeToString()

@@ -1,0 +1,69 @@
+"""What is exported: named methods with explicit states. The only thing `todm.export` knows of a model."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+Methods = Mapping[str, Callable[..., tuple[np.ndarray, ...]]]
+"""A loaded program: method name -> function of NumPy arrays, by position, in the order of `Method.inputs`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One entry point of a program: a module with example inputs, holding real tensors only."""
+
+    name: str
+    """Name of the entry point, e.g. `encode_chunk`."""
+    file: str
+    """Stem of its ONNX file, e.g. `encoder`."""
+    module: nn.Module
+    """In eval mode; `forward(*inputs)` gives a tensor or a tuple of tensors."""
+    inputs: dict[str, Tensor]
+    """Example inputs by name, in call order, batch 1."""
+    outputs: tuple[str, ...]
+    states: dict[str, str] = field(default_factory=dict)
+    """Output name -> name of the input it feeds on the next call. A state starts at zero."""
+    dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
+    """Input name -> {axis: symbol}, where a runtime supports dynamic axes."""
+    quantize: bool = True
+    """Whether int8 precision applies to it."""
+    calls: float = 1.0
+    """Calls per call of the main method in ordinary use."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A model as a device runs it. The first method is the main one, whose calls set the pace."""
+
+    methods: tuple[Method, ...]
+    seconds: float | None = None
+    """Seconds of signal that one main call consumes; None where the model is not a stream."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Written into the files where the format has a place for it."""
+    assets: dict[str, bytes] = field(default_factory=dict)
+    """Further files of the bundle by name, e.g. `tokens.txt`."""
+    variant: str = ""
+    """Sub-folder of the runtime's folder, e.g. `streaming`."""
+
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the states of the main method, in the order of its inputs."""
+        main = self.methods[0]
+        return [tuple(main.inputs[name].shape) for name in main.states.values()]
+
+
+def eager(program: Program) -> Methods:
+    """The PyTorch program behind the signature that every exported file has."""
+
+    def bind(method: Method) -> Callable[..., tuple[np.ndarray, ...]]:
+        def call(*inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+            with torch.inference_mode():
+                result = method.module(*map(torch.from_numpy, inputs))
+            outputs = result if isinstance(result, tuple) else (result,)
+            return tuple(output.numpy() for output in outputs)
+
+        return call
+
+    return {method.name: bind(method) for method in program.methods}

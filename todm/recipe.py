@@ -1,0 +1,222 @@
+"""A recipe: everything a run is asked to do. The same dataclasses give the YAML keys, the flags and the help."""
+
+import dataclasses
+import difflib
+import importlib
+import importlib.util
+import sys
+import types
+import typing
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from todm.errors import TodmError
+
+STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
+Fraction = typing.Annotated[float, Field(ge=0, le=1)]
+Count = typing.Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Training:
+    """How the supernet is trained."""
+
+    updates: Count = 1500
+    """Optimiser steps."""
+    lr: float = 0.03
+    """Base learning rate of ScaledAdam, relative to each tensor's size."""
+    lr_batches: float = 500
+    """Updates after which Eden's rate has fallen by 2^-1/4."""
+    warmup: int = 100
+    """Updates of linear warm-up from half the rate."""
+    clipping_scale: float | None = 2.0
+    """Gradients are clipped to this multiple of the median norm; null turns it off."""
+    sandwich_start: Fraction = 0.4
+    """Fraction of the updates that train the largest net alone; the sandwich begins there."""
+    random_nets: int = 1
+    """Random subnets in each sandwich, beside the largest and the smallest."""
+    divergence: Literal["none", "kl", "alpha", "adaptive"] = "adaptive"
+    """What a subnet's distance from the largest net is measured with."""
+    distillation: float = 0.1
+    """Weight of that distance beside the loss on the labels."""
+    distillation_start: Fraction = 0.7
+    """Fraction of the updates after which distillation ramps up to its weight, over a tenth of training."""
+    average: Fraction = 0.99
+    """Decay of the running average of the weights, which is what is evaluated and deployed."""
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    """Of the forward pass; losses and weights stay in float32."""
+    evaluate_every: Count = 250
+    """Updates between evaluations of the largest and the smallest net on the dev set."""
+    checkpoint_every: Count = 100
+    """Updates between checkpoints."""
+
+    def __post_init__(self) -> None:
+        if self.divergence != "none" and self.distillation_start < self.sandwich_start:
+            raise ValueError("distillation_start is before sandwich_start: there is no student yet")
+
+
+@dataclass(frozen=True, config=STRICT)
+class Search:
+    """How subnets are looked for."""
+
+    trials: Count = 40
+    """Architectures whose error is measured on the dev set."""
+    measured: Count = 8
+    """Architectures that are exported and measured on the device to predict the cost of all others."""
+    family: Count = 4
+    """Subnets of the front that are exported at the end, from the smallest to the largest."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Export:
+    """What is made of each subnet."""
+
+    runtimes: list[str] = field(default_factory=lambda: ["onnx", "executorch"])
+    """Runtimes to export for."""
+    precisions: list[Literal["float", "int8"]] = field(default_factory=lambda: ["float", "int8"])
+    """Number formats of the weights."""
+    device: str = "local"
+    """Device profile that search and benchmarks measure on."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Recipe:
+    """Everything a run is asked to do."""
+
+    name: str
+    """Name of the run; its folder is runs/NAME unless --out says otherwise."""
+    task: str
+    """Class of the task: `package.module:Class`, or `file.py:Class` beside the recipe."""
+    seed: int = 0
+    """Of initialisation, data order, sampling and search."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """Options of the task's data; its class `Data` declares them."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """Options of the task's model; its class `Model` declares them."""
+    training: Training = field(default_factory=Training)
+    search: Search = field(default_factory=Search)
+    export: Export = field(default_factory=Export)
+
+
+def build(kind: Any, values: dict[str, Any], where: str) -> Any:
+    """Make a dataclass of type `kind` from plain values, checking every key and type.
+
+    Args:
+        where: What the values came from, for the error message.
+
+    Raises:
+        TodmError: an unknown key (with the nearest known one), a wrong type, or values that contradict each other.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(values, strict=False)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "unexpected_keyword_argument":
+            known = _keys_at(kind, first["loc"][:-1])
+            near = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+            raise TodmError(f"{where}: unknown key {path!r}; {hint}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        got = "" if first["type"] in ("missing", "value_error") else f", got {first['input']!r}"
+        raise TodmError(f"{where}: {path + ': ' if path else ''}{message}{got}") from None
+
+
+def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    for part in path:
+        kind = typing.get_type_hints(kind)[str(part)]
+    return [item.name for item in dataclasses.fields(kind)]
+
+
+def load_recipe(
+    name: str, overrides: dict[str, Any] | None = None, full: bool = False
+) -> tuple[Recipe, Path]:
+    """Read a recipe by name (shipped with the package) or path (of the file or its folder).
+
+    Args:
+        overrides: Nested values that take precedence, e.g. `{"training": {"updates": 100}}`.
+        full: Put the values of recipe-full.yaml, which stands beside it, over it.
+
+    Returns:
+        The recipe and the folder it was read from.
+
+    Raises:
+        TodmError: not found, not YAML, or not a valid recipe.
+    """
+    import todm.recipes
+
+    path = Path(name) if Path(name).exists() else Path(todm.recipes.__path__[0]) / name
+    path = path / "recipe.yaml" if path.is_dir() else path
+    if not path.is_file():
+        raise TodmError(f"no recipe {name!r}: give a shipped name ({', '.join(shipped())}) or the path of a YAML file")
+    values = _read_yaml(path)
+    if full:
+        values = merged(values, _read_yaml(path.with_name("recipe-full.yaml")))
+    return build(Recipe, merged(values, overrides or {}), str(path)), path.parent
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TodmError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise TodmError(f"cannot read {path}: {error.strerror}") from None
+    if not isinstance(values, dict):
+        raise TodmError(f"{path} is not a recipe: expected keys such as name and task")
+    return values
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    import todm.recipes
+
+    return sorted(path.parent.name for path in Path(todm.recipes.__path__[0]).glob("*/recipe.yaml"))
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` put in."""
+    result = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(result.get(key), dict)
+        result[key] = merged(result[key], value) if both else value
+    return result
+
+
+def as_yaml(recipe: Recipe) -> str:
+    """The recipe with every default written out."""
+    return yaml.safe_dump(dataclasses.asdict(recipe), sort_keys=False)  # type: ignore[call-overload]
+
+
+def task_class(recipe: Recipe, folder: Path) -> Any:
+    """Import the class that a recipe names as its task.
+
+    Raises:
+        TodmError: no such module, file or class.
+    """
+    module_name, _, class_name = recipe.task.partition(":")
+    try:
+        if module_name.endswith(".py"):
+            module = _import_file((folder / module_name).resolve())
+        else:
+            module = importlib.import_module(module_name)
+        return getattr(module, class_name)
+    except (ImportError, AttributeError, OSError) as error:
+        raise TodmError(f"task {recipe.task!r} of recipe {recipe.name!r} cannot be loaded: {error}") from error
+
+
+def _import_file(path: Path) -> types.ModuleType:
+    # Registered under a name of its own, so that worker processes can unpickle what it defines.
+    name = f"todm_task_{path.parent.name}_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,52 @@
+"""The whole idea: each update trains the largest net, the smallest and some random ones, and the largest teaches.
+
+Sandwich rule: Yu & Huang 2019 (arXiv 1903.05134). In-place distillation: Wang et al. 2021 (AlphaNet, arXiv 2102.07954).
+Together, for transducers: TODM, arXiv 2309.01947.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from todm.space import Arch, SearchSpace, activate
+from todm.task import LossOutput, Task
+
+Divergence = Callable[[Tensor, Tensor], Tensor]
+"""(student logits, teacher logits), each (..., classes) -> (...)."""
+
+
+def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> list[Arch]:
+    """The architectures of one update: largest, smallest, and `n_random` drawn uniformly."""
+    return [space.largest(), space.smallest(), *(space.sample(rng) for _ in range(n_random))]
+
+
+def accumulate_gradients(
+    model: nn.Module, task: Task, batch: Any, archs: list[Arch], divergence: Divergence, strength: float
+) -> dict[str, float]:
+    """Add up the gradients of all `archs` on one batch; the first is the teacher of the others.
+
+    Each net's graph is freed by its own backward pass before the next net runs, so memory is that of one net.
+
+    Args:
+        strength: Weight of the divergence from the teacher beside the loss on the labels.
+
+    Returns:
+        Loss of each net (`loss_0` is the teacher's) and the mean divergence of the others from it.
+    """
+    teacher: LossOutput | None = None
+    log: dict[str, float] = {}
+    for index, arch in enumerate(archs):
+        activate(model, arch)
+        output = task.loss(model, batch)
+        total = output.loss
+        if teacher is None:
+            teacher = output.detach()
+        elif strength > 0:
+            distance = (teacher.weight * divergence(output.logits, teacher.logits)).sum()
+            total = total + strength * distance
+            log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
+        total.backward()  # type: ignore[no-untyped-call]
+        log[f"loss_{index}"] = float(output.loss.detach())
+    return log

@@ -1,0 +1,142 @@
+"""Streaming multi-head state-space encoder: 80 log-mel bins every 10 ms in, one vector every 40 ms out."""
+
+import math
+from dataclasses import field
+
+import torch
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from todm.dropout.adaptive_width import AdaptiveDropout
+from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
+from todm.space import Choice, Width
+from todm.speech.features import BINS
+from todm.speech.ssm import MultiHeadSSM
+
+SUBSAMPLING = 4
+
+
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+class EncoderConfig:
+    """Sizes of the encoder. A list with several values is an axis of the search space."""
+
+    width: list[int] = field(default_factory=lambda: [64])
+    """Channels between blocks."""
+    depth: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5, 6])
+    """Number of blocks; the first ones are kept."""
+    hidden: list[int] = field(default_factory=lambda: [32, 64, 128, 192, 256])
+    """Width of the feed-forward layers, chosen for each block by itself."""
+    heads: list[int] = field(default_factory=lambda: [8])
+    """State-space heads, even numbers."""
+    head_size: int = 8
+    """Channels of a head."""
+    states: list[int] = field(default_factory=lambda: [16])
+    """Complex modes of a head's recurrence."""
+    front: int = 48
+    """Channels between the two subsampling layers."""
+    dropout: float = 0.1
+    """Of the feed-forward layers at full width; it shrinks with the width."""
+
+    def __post_init__(self) -> None:
+        if self.head_size % 2 or any(heads % 2 for heads in self.heads):
+            raise ValueError("heads and head_size must be even: heads gate each other in pairs")
+
+
+def axis(name: str, options: list[int]) -> Width:
+    """A choice if there is anything to choose, else the only option."""
+    return Choice(name, options) if len(options) > 1 else options[0]
+
+
+def with_previous(x: Tensor, previous: Tensor) -> Tensor:
+    """What a causal convolution of kernel 3 and stride 2 sees, one row an output.
+
+    Args:
+        x: (batch, time, features), time even.
+        previous: (batch, 1, features), the frame before the first.
+
+    Returns:
+        (batch, time / 2, 3 * features)
+    """
+    batch, time, features = x.shape
+    pairs = x.reshape(batch, time // 2, 2 * features)
+    before = torch.cat([previous, pairs[:, :-1, features:]], dim=1)
+    return torch.cat([before, pairs], dim=2)
+
+
+class Block(nn.Module):
+    """Pre-norm state-space layer and pre-norm feed-forward layer, each added to its input."""
+
+    def __init__(self, config: EncoderConfig, width: Width, heads: Width, states: Width, hidden: Width) -> None:
+        super().__init__()
+        self.norm_mixer = ElasticLayerNorm(width)
+        self.mixer = MultiHeadSSM(width, heads, config.head_size, states)
+        self.norm_feed_forward = ElasticLayerNorm(width)
+        self.up = ElasticLinear(width, hidden)
+        self.drop = AdaptiveDropout(config.dropout, width=hidden, shared_axis=1)
+        self.down = ElasticLinear(hidden, width)
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        return self.down(self.drop(F.silu(self.up(self.norm_feed_forward(x)))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.mixer(self.norm_mixer(x))
+        return x + self.feed_forward(x)
+
+
+class Encoder(nn.Module):
+    """Subsampling by 4, a stack of blocks, a last norm and the projection to the joiner; causal throughout.
+
+    Args:
+        config: Sizes.
+        size_out: Width of the output, fixed.
+    """
+
+    feature_mean: Tensor
+    feature_scale: Tensor
+
+    def __init__(self, config: EncoderConfig, size_out: int) -> None:
+        super().__init__()
+        width, depth = axis("width", config.width), Choice("depth", config.depth)
+        heads, states = axis("heads", config.heads), axis("states", config.states)
+        self.register_buffer("feature_mean", torch.zeros(BINS))
+        self.register_buffer("feature_scale", torch.ones(BINS))
+        self.front_in = ElasticLinear(3 * BINS, config.front)
+        self.front_out = ElasticLinear(3 * config.front, width)
+        blocks = [
+            Block(config, width, heads, states, axis(f"hidden{i}", config.hidden)) for i in range(depth.full)
+        ]
+        self.blocks = ElasticStack(blocks, depth)
+        self.norm = ElasticLayerNorm(width)
+        self.project = ElasticLinear(width, size_out)
+        self._initialise(depth.full)
+
+    def _initialise(self, depth: int) -> None:
+        """Small residual branches, so that a deep stack starts as a shallow one; no parameter exactly zero,
+        because ScaledAdam moves each in proportion to its size."""
+        for name, parameter in self.named_parameters():
+            if name.endswith(("mixer.out.weight", "down.weight")):
+                parameter.data.mul_(1 / math.sqrt(2 * depth))
+            elif name.endswith("bias"):
+                nn.init.uniform_(parameter, -0.05, 0.05)
+
+    def set_statistics(self, features: Tensor) -> None:
+        """Take mean and deviation of each bin from typical features (frames, bins)."""
+        self.feature_mean.copy_(features.mean(0))
+        self.feature_scale.copy_(1 / features.std(0).clamp_min(1e-3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
+        x = (features - self.feature_mean) * self.feature_scale
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % SUBSAMPLING))
+        x = F.silu(self.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
+        x = F.silu(self.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
+        for block in self.blocks:
+            x = block(x)
+        return self.project(self.norm(x))
+
+
+def subsampled(lengths: Tensor) -> Tensor:
+    """Number of encoder outputs for a number of feature frames."""
+    return (lengths + SUBSAMPLING - 1) // SUBSAMPLING

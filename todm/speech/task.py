@@ -1,0 +1,187 @@
+"""Speech recognition as a task: transducer loss, error rate, and the program that devices run."""
+
+from collections.abc import Iterator
+
+import torch
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from todm.program import Method, Methods, Program
+from todm.recipe import STRICT
+from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches
+from todm.speech.decode import StreamRecogniser, greedy
+from todm.speech.encoder import SUBSAMPLING, EncoderConfig, subsampled
+from todm.speech.features import BINS
+from todm.speech.rnnt_loss import collapse, lattice_loss
+from todm.speech.streaming import StreamingEncoder
+from todm.speech.tokens import Tokens
+from todm.speech.transducer import BLANK, CONTEXT, Transducer
+from todm.speech.wer import word_error_rate
+from todm.task import LossOutput, Score
+
+CHUNK_FRAMES = 32
+"""Feature frames per call of the exported encoder: 320 ms."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class TransducerConfig:
+    """Sizes of the recogniser."""
+
+    encoder: EncoderConfig = Field(default_factory=EncoderConfig)
+    """The encoder, which holds the search space."""
+    joiner: int = 64
+    """Width in which encoder and predictor meet."""
+    embedding: int = 32
+    """Width of the predictor's symbol embedding."""
+    ctc: float = 0.5
+    """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
+    blank_bias: float = 5.0
+    """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class Batching:
+    """How training utterances are varied and put together."""
+
+    seconds: float = 60.0
+    """Audio in one batch, padding included."""
+    warm_updates: int = 200
+    """Number of first updates on short utterances only: the plateau of blanks ends sooner on them."""
+    warm_seconds: float = 2.0
+    """Longest utterance of those."""
+    workers: int = 1
+    """Processes that prepare batches ahead."""
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    """How utterances are varied."""
+
+
+class SpeechTask:
+    """Transducers on a corpus of utterances.
+
+    Args:
+        corpus: Utterances of each split and the symbols they are written in.
+        config: Sizes and loss.
+        batching: How training utterances are varied and put together.
+        seed: Of data order and augmentation.
+    """
+
+    def __init__(self, corpus: Corpus, config: TransducerConfig, batching: Batching, seed: int) -> None:
+        self.corpus, self.config, self.batching, self.seed = corpus, config, batching, seed
+        self._evaluation: dict[str, list[Batch]] = {}
+
+    def build(self) -> Transducer:
+        """The supernet, with feature statistics of the dev set."""
+        config = self.config
+        model = Transducer(config.encoder, len(self.corpus.tokens), config.joiner, config.embedding)
+        model.start_with_blanks(config.blank_bias)
+        frames = [
+            features[:length]
+            for batch in self._batches("dev")
+            for features, length in zip(batch.features, batch.feature_lengths, strict=True)
+        ]
+        model.encoder.set_statistics(torch.cat(frames))
+        return model
+
+    def train_batches(self, start: int) -> Iterator[Batch]:
+        """Augmented batches of similar length, each a function of (seed, index)."""
+        batching = self.batching
+        return train_batches(
+            self.corpus.cuts["train"], self.corpus.tokens, seconds_per_batch=batching.seconds, seed=self.seed,
+            start=start, augment=batching.augmentation, workers=batching.workers,
+            warm_updates=batching.warm_updates, warm_seconds=batching.warm_seconds,
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
+        """Transducer loss plus weighted CTC loss, per symbol of the batch.
+
+        A subnet imitates the lattice reduced to {next label, blank, rest}; each cell weighs as much as the posterior
+        of passing through it, so that the sum is the divergence between paths.
+        """
+        assert isinstance(model, Transducer)
+        device = model.encoder.feature_mean.device
+        tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
+        lengths = subsampled(batch.feature_lengths).to(device)
+        encoded = model.encoder(batch.features.to(device))
+        collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
+        losses, occupancy = lattice_loss(collapsed, lengths, token_lengths)
+        symbols = token_lengths.sum()
+        loss = losses.sum() / symbols
+        if model.ctc is not None and self.config.ctc > 0:
+            log_probs = model.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
+            ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
+            loss = loss + self.config.ctc * ctc / symbols
+        return LossOutput(loss, collapsed, occupancy / symbols)
+
+    @torch.inference_mode()
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Word error rate in percent by greedy decoding of whole utterances."""
+        assert isinstance(model, Transducer)
+        device = model.encoder.feature_mean.device
+        references: list[str] = []
+        words: list[str] = []
+        for batch in self._batches(split):
+            encoded = model.encoder(batch.features.to(device))
+            ids = greedy(encoded, subsampled(batch.feature_lengths), model.predictor, model.joiner)
+            words += [self.corpus.tokens.decode(symbols) for symbols in ids]
+            references += batch.texts
+        return {"wer": word_error_rate(references, words).wer}
+
+    def _batches(self, split: str) -> list[Batch]:
+        """A split's features, computed once: search evaluates many subnets on them."""
+        if split not in self._evaluation:
+            self._evaluation[split] = list(evaluation_batches(self.corpus.cuts[split], self.corpus.tokens))
+        return self._evaluation[split]
+
+    def program(self, subnet: nn.Module) -> Program:
+        """The streaming recogniser: encoder by chunks, predictor and joiner, laid out as sherpa-onnx expects."""
+        assert isinstance(subnet, Transducer)
+        return streaming_program(subnet, self.corpus.tokens)
+
+    def score(self, program: Program, methods: Methods, split: str) -> Score:
+        """Stream every utterance through a program, chunk by chunk."""
+        recogniser = StreamRecogniser(methods, self.corpus.tokens, program.state_shapes())
+        references, words = [], []
+        for samples, text in self.corpus.utterances(split):
+            references.append(text)
+            words.append(recogniser.transcribe(samples))
+        return Score({"wer": word_error_rate(references, words).wer}, words)
+
+
+def streaming_program(subnet: Transducer, tokens: Tokens) -> Program:
+    """Encoder by chunks, predictor and joiner of an extracted transducer, with sherpa-onnx's metadata."""
+    encoder = StreamingEncoder(subnet.encoder, CHUNK_FRAMES).eval()
+    (size0, size1), size = encoder.state_sizes, subnet.joiner.out.in_features
+    encode = Method(
+        name="encode_chunk", file="encoder", module=encoder,
+        inputs={
+            "x": torch.zeros(1, CHUNK_FRAMES, BINS),
+            "state0": torch.zeros(1, 1, size0), "state1": torch.zeros(1, 1, size1),
+        },
+        outputs=("encoder_out", "next_state0", "next_state1"),
+        states={"next_state0": "state0", "next_state1": "state1"},
+        dynamic={"x": {0: "N"}, "state0": {1: "N"}, "state1": {1: "N"}},
+    )  # fmt: skip
+    predict = Method(
+        name="predict", file="decoder", module=subnet.predictor.eval(),
+        inputs={"y": torch.zeros(1, CONTEXT, dtype=torch.int64)}, outputs=("decoder_out",),
+        dynamic={"y": {0: "N"}}, quantize=False,
+    )  # fmt: skip
+    join = Method(
+        name="join", file="joiner", module=subnet.joiner.eval(),
+        inputs={"encoder_out": torch.zeros(1, size), "decoder_out": torch.zeros(1, size)}, outputs=("logit",),
+        dynamic={"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, quantize=False,
+        calls=CHUNK_FRAMES / SUBSAMPLING,
+    )  # fmt: skip
+    # The layout sherpa-onnx calls lstm: frames per call and shift, and the shapes of two states that start at zero.
+    metadata = {
+        "model_type": "lstm", "T": CHUNK_FRAMES, "decode_chunk_len": CHUNK_FRAMES, "num_encoder_layers": 1,
+        "d_model": size0, "rnn_hidden_size": size1, "vocab_size": len(tokens), "context_size": CONTEXT,
+        "joiner_dim": size,
+    }  # fmt: skip
+    return Program(
+        methods=(encode, predict, join), seconds=CHUNK_FRAMES / 100, variant="streaming",
+        metadata={key: str(value) for key, value in metadata.items()},
+        assets={"tokens.txt": tokens.tokens_txt()},
+    )  # fmt: skip

@@ -1,0 +1,84 @@
+"""RNN transducer (Graves 2012) with a stateless predictor (Ghodsi et al. 2020) and an additive joiner."""
+
+import torch
+from torch import Tensor, nn
+
+from todm.speech.encoder import Encoder, EncoderConfig
+
+BLANK = 0
+CONTEXT = 2
+START = (-1, BLANK)
+"""Context before the first symbol; -1 stands for "nothing" and embeds to zero."""
+
+
+class Predictor(nn.Module):
+    """The last two symbols -> a vector: (batch, 2) or (batch, ..., 2) int64 -> (..., size out). -1 is "nothing"."""
+
+    def __init__(self, vocabulary: int, size: int, size_out: int) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, size)
+        self.project = nn.Linear(CONTEXT * size, size_out)
+
+    def forward(self, symbols: Tensor) -> Tensor:
+        present = (symbols >= 0).unsqueeze(-1)
+        embedded = self.embed(symbols.clamp_min(0)) * present.to(self.embed.weight.dtype)
+        return self.project(torch.relu(embedded.flatten(-2)))
+
+
+class Joiner(nn.Module):
+    """Sum of encoder and predictor vectors -> symbol logits."""
+
+    def __init__(self, size: int, vocabulary: int) -> None:
+        super().__init__()
+        self.out = nn.Linear(size, vocabulary)
+
+    def forward(self, encoded: Tensor, predicted: Tensor) -> Tensor:
+        """(..., size) and (..., size) -> (..., vocabulary)."""
+        return self.out(torch.tanh(encoded + predicted))
+
+
+class Transducer(nn.Module):
+    """Encoder, predictor and joiner, with a CTC head that exists in training only.
+
+    Args:
+        config: The encoder's sizes.
+        vocabulary: Number of symbols, blank included.
+        joiner_size: Width in which encoder and predictor meet.
+        embedding_size: Width of the predictor's embedding.
+    """
+
+    ctc: nn.Linear | None
+
+    def __init__(self, config: EncoderConfig, vocabulary: int, joiner_size: int, embedding_size: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(config, joiner_size)
+        self.predictor = Predictor(vocabulary, embedding_size, joiner_size)
+        self.joiner = Joiner(joiner_size, vocabulary)
+        self.ctc = nn.Linear(joiner_size, vocabulary)
+
+    def start_with_blanks(self, bias: float) -> None:
+        """Let both outputs begin with `bias` on the blank."""
+        with torch.no_grad():
+            for layer in (self.joiner.out, self.ctc):
+                if layer is not None:
+                    layer.bias[BLANK] = bias
+
+    def plain(self) -> "Transducer":
+        """What is deployed: without the CTC head."""
+        self.ctc = None
+        return self
+
+    def lattice(self, encoded: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of every (frame, symbols so far) pair.
+
+        Args:
+            encoded: (batch, time, joiner size)
+            tokens: (batch, labels) int64
+
+        Returns:
+            (batch, time, labels + 1, vocabulary)
+        """
+        start = torch.tensor(START, device=tokens.device).expand(len(tokens), CONTEXT)
+        history = torch.cat([start, tokens], dim=1)
+        predicted = self.predictor(history.unfold(1, CONTEXT, 1))
+        return self.joiner(encoded[:, :, None], predicted[:, None])

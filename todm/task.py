@@ -1,0 +1,63 @@
+"""The protocol a task fulfils: what TODM needs to know of a model and its data. "Bring your own model" = write one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from todm.program import Methods, Program
+
+
+@dataclass(frozen=True)
+class LossOutput:
+    """What one forward pass gives to training."""
+
+    loss: Tensor
+    """Scalar, to be minimised."""
+    logits: Tensor
+    """(..., classes): what a subnet is taught to imitate."""
+    weight: Tensor
+    """(...): how much each position counts in the distillation, zero for padding; no gradient."""
+
+    def detach(self) -> "LossOutput":
+        """The same numbers without their graph."""
+        return LossOutput(self.loss.detach(), self.logits.detach(), self.weight.detach())
+
+
+@dataclass(frozen=True)
+class Score:
+    """What an exported program does on a split."""
+
+    metrics: dict[str, float]
+    """The first one is what search minimises."""
+    outputs: list[str]
+    """The decision on each sample, for comparison between forms of one model."""
+
+
+class Task(Protocol):
+    """A model family and its data."""
+
+    def build(self) -> nn.Module:
+        """The supernet, freshly initialised."""
+        ...
+
+    def train_batches(self, start: int) -> Iterator[Any]:
+        """Batches of the updates `start`, `start + 1`, ..., each a function of seed and index alone."""
+        ...
+
+    def loss(self, model: nn.Module, batch: Any) -> LossOutput:
+        """The training loss of the active subnet on a batch."""
+        ...
+
+    def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
+        """Metrics of a model on `dev` or `test`, in percent or natural units; the first is minimised by search."""
+        ...
+
+    def program(self, subnet: nn.Module) -> Program:
+        """What is exported of an extracted subnet."""
+        ...
+
+    def score(self, program: Program, methods: Methods, split: str) -> Score:
+        """Run a program on `dev` or `test` as a device would; `methods` are its loaded form or `eager(program)`."""
+        ...

@@ -1,0 +1,168 @@
+"""The training loop: device, precision, schedule, checkpoints, log and progress bar."""
+
+import dataclasses
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from todm.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
+from todm.distill import divergence
+from todm.errors import TodmError
+from todm.files import atomic_write
+from todm.optim import Eden, ScaledAdam
+from todm.recipe import Training
+from todm.sandwich import accumulate_gradients, sandwich
+from todm.space import SearchSpace, activate
+from todm.task import Task
+
+PATIENCE = 20
+"""Updates in a row without a finite gradient before training gives up."""
+
+
+class Trainer:
+    """Trains the supernet of a task in a run folder.
+
+    Every random number of an update is drawn from a generator seeded with (seed, update), and the data from
+    (seed, batch index): a run that was killed and resumed computes what an undisturbed one does.
+
+    Args:
+        task: Model and data.
+        config: How to train.
+        folder: The run folder; checkpoints/, log.jsonl and tensorboard/ are written in it.
+        seed: Of everything random.
+    """
+
+    def __init__(self, task: Task, config: Training, folder: Path, seed: int) -> None:
+        self.task, self.config, self.folder, self.seed = task, config, folder, seed
+        self.device = "cuda" if torch.cuda.is_available() else "cpu"
+        torch.manual_seed(seed)
+        self.model = task.build().to(self.device)
+        self.space = SearchSpace.of(self.model)
+        self.average = AveragedModel(
+            self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
+        )
+        self.optimizer = ScaledAdam(self.model.parameters(), config.lr, config.clipping_scale)
+        self.schedule = Eden(self.optimizer, config.lr_batches, 1e9, config.warmup)
+        self.divergence = divergence("kl" if config.divergence == "none" else config.divergence)
+        self.update = 0
+
+    def resume(self) -> list[str]:
+        """Go on from the newest readable checkpoint; returns warnings about newer ones that are damaged."""
+        state, warnings = newest_checkpoint(self.folder / "checkpoints")
+        if state["config"] != dataclasses.asdict(self.config):  # type: ignore[call-overload]
+            raise TodmError(f"{self.folder} was trained with other settings; choose another folder with --out")
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.update = state["update"]
+        self._cut_log()
+        return warnings
+
+    def fit(self) -> nn.Module:
+        """Train up to the configured number of updates; returns the averaged supernet."""
+        checkpoints = self.folder / "checkpoints"
+        if self.update < self.config.updates:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self._loop(checkpoints)
+            except KeyboardInterrupt:
+                self._save(checkpoints)
+                print(f"\nstopped at update {self.update}; go on with --resume auto", file=sys.stderr)
+                raise
+        return self.average.module
+
+    def _loop(self, checkpoints: Path) -> None:
+        config, skipped, start = self.config, 0, time.perf_counter()
+        batches = self.task.train_batches(self.update)
+        errors: dict[str, Any] = {}
+        bar = tqdm(total=config.updates, initial=self.update, unit="update", dynamic_ncols=True, mininterval=1.0)
+        with bar, SummaryWriter(self.folder / "tensorboard", purge_step=self.update) as board, open(
+            self.folder / "log.jsonl", "a", encoding="utf-8"
+        ) as log:
+            while self.update < config.updates:
+                row = self._step(next(batches))
+                skipped = skipped + 1 if row["skipped"] else 0
+                if skipped >= PATIENCE:
+                    raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
+                row["seconds"] = round(time.perf_counter() - start, 3)
+                if self.update % config.evaluate_every == 0 or self.update == config.updates:
+                    row["dev"] = errors = self.evaluate()
+                for key, value in row.items():
+                    if isinstance(value, float):
+                        board.add_scalar(key, value, self.update)
+                log.write(json.dumps(row) + "\n")
+                if self.update % config.checkpoint_every == 0 or self.update == config.updates:
+                    log.flush()
+                    self._save(checkpoints)
+                shown = {key: f"{row[key]:.3f}" for key in ("loss_0", "divergence") if key in row}
+                bar.set_postfix(shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False)
+                bar.update()
+
+    def _step(self, batch: Any) -> dict[str, Any]:
+        """One update; returns what is logged of it."""
+        config, rng = self.config, random.Random(f"{self.seed} {self.update}")
+        torch.manual_seed(rng.getrandbits(63))
+        progress = self.update / config.updates
+        sandwiched = progress >= config.sandwich_start
+        archs = sandwich(self.space, rng, config.random_nets) if sandwiched else [self.space.largest()]
+        ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
+        strength = 0.0 if config.divergence == "none" else config.distillation * ramp
+        self.model.train()
+        self.optimizer.zero_grad()
+        self.schedule.step_batch(self.update)
+        with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
+            row: dict[str, Any] = accumulate_gradients(
+                self.model, self.task, batch, archs, self.divergence, strength
+            )
+        before = self.optimizer.skipped
+        self.optimizer.step()
+        # The running average forgets the start of training sooner than its decay alone would.
+        self.average.update_parameters(self.model) if self.update >= 1 / (1 - min(config.average, 0.9999)) else (
+            self.average.module.load_state_dict(self.model.state_dict())
+        )
+        self.update += 1
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        return {"update": self.update, **row, "lr": learning_rate, "skipped": self.optimizer.skipped - before}
+
+    def evaluate(self) -> dict[str, dict[str, float]]:
+        """Dev metrics of the averaged supernet's largest and smallest net."""
+        result = {}
+        for name, arch in (("largest", self.space.largest()), ("smallest", self.space.smallest())):
+            activate(self.average.module, arch)
+            result[name] = self.task.evaluate(self.average.module.eval(), "dev")
+        return result
+
+    def _save(self, checkpoints: Path) -> None:
+        state = {
+            "update": self.update,
+            "config": dataclasses.asdict(self.config),  # type: ignore[call-overload]
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+        save_checkpoint(checkpoints, self.update, state)
+
+    def _cut_log(self) -> None:
+        """Drop what was logged after the checkpoint: those updates are about to be made again."""
+        path = self.folder / "log.jsonl"
+        if path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("}\n")]
+            atomic_write(path, "".join(line for line in whole if json.loads(line)["update"] <= self.update))
+
+
+def is_trained(folder: Path, config: Training) -> bool:
+    """Whether a run folder holds the checkpoint of the last update."""
+    files = list_checkpoints(folder / "checkpoints")
+    return bool(files) and files[-1].stem == f"update-{config.updates:07d}"

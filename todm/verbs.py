@@ -1,0 +1,216 @@
+"""What a user can do, one function a verb: the command line and the Python interface are both made of these."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from todm.errors import TodmError
+
+
+def run(
+    recipe: str, out: str | None = None, data: str | None = None, resume: str = "auto", full: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Do everything: train, search, export a family of subnets, measure it, write the report.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a recipe file or its folder.
+        out: Folder of the run; by default runs/NAME.
+        data: Folder of the recordings; by default the recipe finds or downloads them.
+        resume: `auto` goes on with what the folder holds, `never` insists on a new folder.
+        full: Use the recipe's long setting, recipe-full.yaml, instead of the quick one.
+        overrides: E.g. --training.updates 500.
+    """
+    from todm.export.report import table
+
+    trained = train(recipe, out, data, resume, full, overrides)
+    found = search(trained["run"])
+    page = report(trained["run"])
+    print(f"\n{table(Path(trained['run']))}\n\nreport: {page['report']}", file=sys.stderr)
+    return {**trained, **found, **page}
+
+
+def train(
+    recipe: str, out: str | None = None, data: str | None = None, resume: str = "never", full: bool = False,
+    overrides: dict[str, Any] | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Train the supernet of a recipe.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a recipe file or its folder.
+        out: Folder of the run; by default runs/NAME.
+        data: Folder of the recordings; by default the recipe finds or downloads them.
+        resume: `auto` goes on from the newest checkpoint, `never` insists on a new folder.
+        full: Use the recipe's long setting, recipe-full.yaml, instead of the quick one.
+        overrides: E.g. --training.updates 500.
+    """
+    from todm.recipe import load_recipe, merged
+    from todm.run import Run
+
+    if resume not in ("auto", "never"):
+        raise TodmError(f"--resume must be auto or never, not {resume!r}")
+    overrides = merged(overrides or {}, {"data": {"folder": data}} if data else {})
+    loaded, home = load_recipe(recipe, overrides, full)
+    made = Run.create(Path(out or f"runs/{loaded.name}"), loaded, home, resume)
+    with made.locked(), made.timed("train"):
+        from todm.checkpoint import list_checkpoints
+        from todm.trainer import Trainer
+
+        task = made.task()
+        made.note(data=task.provenance())
+        trainer = Trainer(task, loaded.training, made.path, loaded.seed)
+        if list_checkpoints(made.path / "checkpoints"):
+            for warning in trainer.resume():
+                print(f"todm: {warning}; going on from the one before", file=sys.stderr)
+        trainer.fit()
+    return {"run": str(made.path), "updates": trainer.update, "dev": trainer.evaluate()}
+
+
+def search(
+    run: str, budget: str = "", trials: int | None = None, device: str | None = None, json: bool = False
+) -> dict[str, Any]:
+    """Find, export and measure the best subnet within a budget, or without one a family of sizes.
+
+    Args:
+        run: Folder of a trained run.
+        budget: Limits, e.g. "size<=1MB, rtf<=0.05, latency_p90<=20ms, peak_memory<=40MB, params<=1M, macs<=100M".
+        trials: Architectures to evaluate, by default as the recipe says.
+        device: Device profile to measure on, by default the recipe's.
+        json: Print the result as JSON.
+    """
+    from todm.files import read_json
+    from todm.run import Run
+    from todm.search.budget import Budget, check_feasible
+
+    opened, limits = Run.open(run), Budget.parse(budget)
+    floor = opened.path / "search" / "floor.json"
+    if floor.exists():
+        check_feasible(limits, read_json(floor))
+
+    from todm.family import Family
+
+    with opened.locked(), opened.timed("search"):
+        family = Family(opened, device)
+        check_feasible(limits, family.floor())
+        if budget:
+            return family.best(limits, trials)
+        return {"subnets": family.sizes(trials)}
+
+
+def extract(run: str, arch: str, name: str | None = None, json: bool = False) -> dict[str, Any]:
+    """Copy one architecture out of a trained supernet, as a standalone network in safetensors.
+
+    Args:
+        run: Folder of a trained run.
+        arch: `smallest`, `largest`, or a JSON object or file with the value of every choice.
+        name: Name of the subnet; by default made of its size and error rate.
+        json: Print the result as JSON.
+    """
+    from todm.family import Family, read_arch
+    from todm.run import Run
+
+    opened = Run.open(run)
+    with opened.locked():
+        family = Family(opened)
+        folder = family.extract(read_arch(arch, family.space), name)
+    return {"subnet": str(folder)}
+
+
+def export(subnet: str, to: str = "onnx,executorch", device: str | None = None, json: bool = False) -> dict[str, Any]:
+    """Export an extracted subnet, check it against PyTorch on the test set, measure it, bundle it.
+
+    Args:
+        subnet: Folder of the subnet, runs/NAME/subnets/SUBNET.
+        to: Runtimes, separated by commas.
+        device: Device profile to measure on, by default the recipe's.
+        json: Print the result as JSON.
+    """
+    from todm.family import Family
+    from todm.run import Run
+
+    folder = Path(subnet).resolve()
+    opened = Run.open(folder.parent.parent)
+    with opened.locked():
+        rows = Family(opened, device).deploy([folder], to.split(","))
+    return {"bundle": os.path.relpath(folder / "bundle"), "files": rows}
+
+
+def bench(
+    bundle: str, device: str = "local", runtime: str | None = None, precision: str | None = None, json: bool = False
+) -> list[dict[str, Any]]:
+    """Measure the files of a bundle on a device: latency, real-time factor, load time, memory, size.
+
+    Args:
+        bundle: Folder of a bundle or of its subnet.
+        device: Device profile: a name shipped with the package or the path of a YAML file.
+        runtime: Only this runtime.
+        precision: Only this precision, float or int8.
+        json: Print the result as JSON.
+    """
+    from todm.export.bench import measure_all, as_text
+
+    rows = measure_all(bundle_folder(bundle), device, runtime, precision)
+    if not json:
+        print(as_text(rows))
+    return rows
+
+
+def report(run: str) -> dict[str, Any]:
+    """Write report.html from what a run folder holds.
+
+    Args:
+        run: Folder of a run.
+    """
+    from todm.export.report import write_report
+    from todm.run import Run
+
+    return {"report": str(write_report(Run.open(run).path))}
+
+
+def transcribe(
+    bundle: str, files: list[str], runtime: str = "onnx", precision: str = "float", beam: int = 1, json: bool = False
+) -> list[dict[str, str]]:
+    """Print the words of audio files, recognised by an exported subnet.
+
+    Args:
+        bundle: Folder of a bundle or of its subnet.
+        files: Audio files of any format, rate and number of channels.
+        runtime: onnx or executorch.
+        precision: float or int8.
+        beam: Hypotheses kept by the beam search; 1 is greedy.
+        json: Print the result as JSON.
+    """
+    from todm.export.bundle import load_bundle
+    from todm.speech.features import load_audio
+    from todm.speech.recogniser import recogniser_of
+
+    samples = [load_audio(file) for file in files]
+    recogniser = recogniser_of(load_bundle(bundle_folder(bundle)), runtime, precision, beam)
+    result = [
+        {"file": file, "text": recogniser.transcribe(audio)} for file, audio in zip(files, samples, strict=True)
+    ]
+    if not json:
+        for row in result:
+            print(f"{row['file']}: {row['text']}")
+    return result
+
+
+def doctor(json: bool = False) -> dict[str, Any]:
+    """Say what is installed, what is missing, and what to type.
+
+    Args:
+        json: Print the result as JSON.
+    """
+    from todm.doctor import examine, as_text
+
+    result = examine()
+    if not json:
+        print(as_text(result))
+    return result
+
+
+def bundle_folder(path: str) -> Path:
+    """The bundle itself, given it or the subnet it is in."""
+    folder = Path(path)
+    return folder / "bundle" if (folder / "bundle").is_dir() else folder
