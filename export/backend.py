@@ -1,6 +1,7 @@
 """A backend turns a Program into the files of one runtime and loads them back behind the same signature.
 
-Two are built in. A further one is a class behind an entry point of the group `todm.backends`, whose name is the runtime's.
+Each is a class behind an entry point of the group `todm.backends`, named like the runtime: a package that
+declares one adds a runtime.
 """
 
 import contextlib
@@ -11,7 +12,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Precision = Literal["float", "int8"]
 PRECISIONS: tuple[Precision, ...] = ("float", "int8")
-BUILT_IN = {"onnx": "todm.export.onnx:Onnx", "executorch": "todm.export.executorch:ExecuTorch"}
 
 
 class Backend(Protocol):
@@ -51,30 +51,25 @@ class Backend(Protocol):
 
 
 def names() -> list[str]:
-    """Runtimes that have a backend, built in or installed."""
-    return sorted(_points())
+    """Runtimes that have a backend installed."""
+    return sorted(entry_points(group="todm.backends").names)
 
 
-def find(name: str) -> Backend:
+def find_backend(name: str) -> Backend:
     """The backend of a runtime.
 
     Raises:
         TodmError: there is none, or a package it needs is not installed.
     """
-    points = _points()
-    if name not in points:
+    if name not in names():
         raise TodmError(f"unknown runtime {name!r}; choose one of: {', '.join(names())}")
+    point = entry_points(group="todm.backends")[name]
     try:
         with quiet():
-            return points[name].load()()
+            return point.load()()
     except ImportError as error:
-        extra = f"todm[{name}]" if name in BUILT_IN else points[name].value.split(".")[0]
+        extra = f"todm[{name}]" if point.module.startswith("todm.") else point.module.partition(".")[0]
         raise TodmError(f"runtime {name!r} needs {error.name}; type: pip install '{extra}'") from error
-
-
-def _points() -> dict[str, EntryPoint]:
-    built_in = [EntryPoint(name, value, "todm.backends") for name, value in BUILT_IN.items()]
-    return {point.name: point for point in (*entry_points(group="todm.backends"), *built_in)}
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ class ExecuTorch:
         """int8 finds the ranges of linear layers at run time; convolutions need `calibration`.
 
         Raises:
-            TodmError: matrix work stays outside XNNPACK, or int8 convolutions have nothing to be calibrated on.
+            TodmError: matrix work stays outside XNNPACK, or int8 convolutions lack calibration.
         """
         path = folder / self.name / ("model.int8.pte" if precision == "int8" else "model.pte")
         with quiet(), torch.no_grad(), _no_collection():
@@ -60,15 +60,15 @@ class ExecuTorch:
         slow = [entry for entry in _outside(data) if entry.rsplit("::", 1)[-1] in MATRIX]
         if slow:
             raise TodmError(
-                f"matrix work stays outside XNNPACK: {', '.join(slow)}; give torch.bmm two tensors of rank 3 and "
-                "weights as parameters or buffers"
+                f"matrix work stays outside XNNPACK: {', '.join(slow)}; use torch.bmm on rank 3, and "
+                "parameters or buffers as weights"
             )
         return [atomic_write(path, data)]
 
     def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
-        """The first load in a process decides its threads: programs loaded before must not be used after a change."""
+        """Threads are the whole process's: a change of them ends the use of programs loaded before."""
         with quiet():
-            return load_executorch(folder, precision, threads)[0]
+            return load_executorch(folder, precision, threads)
 
     def undelegated(self, files: Sequence[Path]) -> list[str]:
         """Read off the files themselves."""
@@ -79,9 +79,11 @@ class ExecuTorch:
         return {package: version(package) for package in ("torch", "executorch", "torchao")}
 
 
-def _int8(method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]) -> ExportedProgram:
-    """PT2E. Linear layers: 8-bit weights by channel, activations by the range of the call at hand, which errs a
-    fourth as much as a calibrated range and is as fast. Convolutions, for which XNNPACK has no such kernel: calibrated.
+def _int8(
+    method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]
+) -> ExportedProgram:
+    """PT2E. Linear layers: weights by channel, activations by the range of the call at hand, which errs a
+    fourth as much as calibrated ranges and is as fast. Convolutions: calibrated, XNNPACK has no other.
     """
     convolutions = [node.name for node in exported.graph.nodes if str(node.target).startswith("aten.conv")]
     if convolutions and not calls:
@@ -122,7 +124,7 @@ def _outside(data: bytes) -> list[str]:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Lowering makes millions of small objects that live to its end: collecting among them is a fifth of its time."""
+    """Lowering makes millions of small objects that live to its end: collecting among them is lost time."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -31,7 +31,7 @@ class Onnx:
     def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
         """int8 takes the int8 file where there is one, the float file elsewhere."""
         with quiet():
-            return load_onnx(folder, precision, threads)[0]
+            return load_onnx(folder, precision, threads)
 
     def undelegated(self, files: Sequence[Path]) -> list[str]:
         """None: ONNX Runtime has a kernel for all that the exporter writes, or refuses to load."""
@@ -48,7 +48,7 @@ def _write(program: Program, method: Method, folder: Path, precision: Precision)
         atomic_write(path, _described(_converted(method), program, method))
     if precision == "float" or not method.quantize:
         return path
-    # Signed weights, one scale a tensor: the quickest of the variants, and none of the others is more accurate.
+    # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.
     target = folder / f"{method.file}.int8.onnx"
     temporary = target.with_name(f".{target.name}.part")
     with quiet():
@@ -61,10 +61,12 @@ def _write(program: Program, method: Method, folder: Path, precision: Precision)
 
 
 def _converted(method: Method) -> onnx.ModelProto:
-    """The exporter fixes an axis of size 1 for good, so a dynamic axis is shown to it with size 2; it takes two inputs
-    that are one tensor for one input, so it is given copies.
+    """The exporter fixes an axis of size 1 for good, so it is shown a dynamic axis with size 2. It takes two
+    inputs that are one tensor for one input, so it is given copies.
     """
-    symbols = {symbol: torch.export.Dim(symbol) for axes in method.dynamic.values() for symbol in axes.values()}
+    symbols = {
+        symbol: torch.export.Dim(symbol) for axes in method.dynamic.values() for symbol in axes.values()
+    }
     examples, shapes = [], []
     for name, example in method.inputs.items():
         axes = method.dynamic.get(name, {})
@@ -74,7 +76,9 @@ def _converted(method: Method) -> onnx.ModelProto:
         shapes.append({axis: symbols[symbol] for axis, symbol in axes.items()})
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            torch.export.export(method.module, tuple(examples), dynamic_shapes=tuple(shapes), strict=False),
+            method.module,
+            tuple(examples),
+            dynamic_shapes=tuple(shapes),
             input_names=list(method.inputs),
             output_names=list(method.outputs),
             dynamo=True,

@@ -7,11 +7,14 @@ import numpy as np
 from todm.export.calibrate import Call
 from todm.program import Methods, Program
 
+TINY = float(np.finfo(np.float32).tiny)
+FAR = float(np.finfo(np.float32).max)
+
 
 def compare(
     program: Program, reference: Methods, candidate: Methods, calls: Sequence[Call]
 ) -> list[dict[str, str | int | float]]:
-    """Run recorded calls through both, each carrying its own states, so that errors add up as they would in use.
+    """Run recorded calls through both, each carrying its own states: errors add up as they do in use.
 
     A stream begins anew where the recorded states are all zero. Every row says for one method how far the
     candidate went from the reference: `max_abs`, and `max_rel`, that difference over the largest value of the
@@ -19,34 +22,41 @@ def compare(
     """
     rows: list[dict[str, str | int | float]] = []
     for method in program.methods:
-        inputs = list(method.inputs)
-        feeds = {method.outputs.index(out): inputs.index(into) for out, into in method.states.items()}
-        differences = np.zeros(len(method.outputs))
-        largest = np.zeros(len(method.outputs))
-        states: tuple[dict[int, np.ndarray], ...] = ({}, {})
-        count = 0
-        for values in (values for name, values in calls if name == method.name):
-            if not any(values[into].any() for into in feeds.values()):
-                states = ({}, {})
-            results = []
-            for side, methods in enumerate((reference, candidate)):
-                carried = [states[side].get(index, value) for index, value in enumerate(values)]
-                results.append(methods[method.name](*carried))
-                states[side].update({into: results[side][out] for out, into in feeds.items()})
-            for index, (expected, got) in enumerate(zip(*results, strict=True)):
-                # A NaN must not vanish in a comparison, so it counts as farther than any number.
-                distance = np.nan_to_num(np.abs(expected - got), nan=np.finfo(np.float32).max).max(initial=0.0)
-                differences[index] = max(differences[index], distance)
-                largest[index] = max(largest[index], np.abs(expected).max(initial=0.0))
-            count += 1
-        if count:
-            relative = differences / np.maximum(largest, np.finfo(np.float32).tiny)
+        names = list(method.inputs)
+        feeds = {names.index(into): method.outputs.index(out) for out, into in method.states.items()}
+        mine = [inputs for name, inputs in calls if name == method.name]
+        difference, largest = np.zeros(len(method.outputs)), np.zeros(len(method.outputs))
+        ours: tuple[np.ndarray, ...] = ()
+        theirs: tuple[np.ndarray, ...] = ()
+        for inputs in mine:
+            carried = any(inputs[into].any() for into in feeds)
+            ours = reference[method.name](*_fed(inputs, feeds, ours if carried else ()))
+            theirs = candidate[method.name](*_fed(inputs, feeds, theirs if carried else ()))
+            difference = np.maximum(difference, [_distance(a, b) for a, b in zip(ours, theirs, strict=True)])
+            largest = np.maximum(largest, [np.abs(output).max() for output in ours])
+        if mine:
+            relative = float((difference / np.maximum(largest, TINY)).max())
             rows.append(
                 {
                     "method": method.name,
-                    "calls": count,
-                    "max_abs": float(differences.max()),
-                    "max_rel": float(relative.max()),
+                    "calls": len(mine),
+                    "max_abs": float(difference.max()),
+                    "max_rel": relative,
                 }
             )
     return rows
+
+
+def _fed(
+    inputs: tuple[np.ndarray, ...], feeds: dict[int, int], previous: tuple[np.ndarray, ...]
+) -> list[np.ndarray]:
+    """The recorded inputs, with this side's own states where it has any."""
+    return [
+        previous[feeds[index]] if previous and index in feeds else value for index, value in enumerate(inputs)
+    ]
+
+
+def _distance(expected: np.ndarray, got: np.ndarray) -> float:
+    """A NaN must not vanish in a comparison, so it counts as farther than any number."""
+    distance = np.abs(expected.astype(np.float64) - got).max()
+    return float(distance) if np.isfinite(distance) else FAR

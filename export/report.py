@@ -1,7 +1,5 @@
 """The report of a run folder: one self-contained page, a table for the terminal, a picture for a README."""
 
-import csv
-import json
 import math
 import re
 import shlex
@@ -11,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, Template
-from todm.export.charts import Point, axis, thin, unbeaten
 
 from todm.errors import TodmError
-from todm.files import atomic_write, read_json
+from todm.export.charts import Point, axis, thin, unbeaten
+from todm.export.runfiles import Row, arch_words, csv_rows, json_numbers, log_lines
+from todm.files import atomic_write
 
-Row = dict[str, Any]
-_WORDS = {"subnet", "device", "runtime", "precision", "form", "cpu"}
 _KNOWN = re.compile("^(subnet|device|runtime|precision|cpu|threads|params|macs|rtf)$|_(ms|bytes)$")
 _LABELS = {"params": "parameters", "macs": "MACs", "rtf": "real-time factor", "peak_rss_bytes": "peak RSS"}
 _LABELS |= {"max_abs_diff": "largest difference", "max_rel_diff": "largest relative difference"}
@@ -70,7 +67,7 @@ def table(run: Path | str) -> str:
         align = str.ljust if index < 2 else str.rjust
         columns[index] = [align(text, max(map(len, column))) for text in column]
     lines = ["  ".join(cells) for cells in zip(*columns, strict=True)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
 class _Data:
@@ -79,20 +76,26 @@ class _Data:
     def __init__(self, folder: Path) -> None:
         if not (folder / "run.json").exists():
             raise TodmError(f"{folder} is no run folder: no run.json; type: todm run digits --out {folder}")
-        self.folder, self.run, self.log = folder, _json(folder / "run.json"), _log(folder / "log.jsonl")
-        self.bench = _csv(folder / "bench.csv", {"subnet", "runtime", "precision"})
-        self.parity = _csv(folder / "parity.csv", {"subnet", "form"})
-        self.search = _csv(folder / "search/front.csv", {"arch", "error"})
-        self.guesses = [{"quantity": k} | row for k, row in _json(folder / "search/predictor.json").items()]
+        self.folder, self.run, self.log = (
+            folder,
+            json_numbers(folder / "run.json"),
+            log_lines(folder / "log.jsonl"),
+        )
+        self.bench = csv_rows(folder / "bench.csv", {"subnet", "runtime", "precision"})
+        self.parity = csv_rows(folder / "parity.csv", {"subnet", "form"})
+        self.search, self.guesses = csv_rows(folder / "search/front.csv", {"arch"}), []
+        for name, row in json_numbers(folder / "search/predictor.json").items():
+            mape = row["mape"] if "mape" in row else 100 * row["error"]
+            self.guesses.append({"quantity": name, "mape": mape, "rank_correlation": row["rank_correlation"]})
         self.subnets, self.scores = [], dict[str, None]()
-        for path in folder.glob("subnets/*/metrics.json"):
-            row = _json(path)
+        for path in sorted(folder.glob("subnets/*/metrics.json")):
+            row = json_numbers(path)
             scores = {f"{k} ({s})": v for s in ("test", "dev") for k, v in row.get(s, {}).items()}
-            row |= {"subnet": path.parent.name, "arch": _arch(_json(path.with_name("arch.json")))}
+            row |= {"subnet": path.parent.name, "arch": arch_words(json_numbers(path.with_name("arch.json")))}
             self.subnets.append(row | scores | {"heard": any(path.parent.glob("bundle/**/tokens.txt"))})
             self.scores |= dict.fromkeys(scores)
         logged = [key for row in self.log for score in row.get("dev", {}).values() for key in score]
-        benched = [key for row in self.bench for key in row if not _KNOWN.search(key)]
+        benched = [k for row in self.bench for k, v in row.items() if v is not None and not _KNOWN.search(k)]
         self.metric = [*self.scores, *logged, *benched, "error"][0].partition(" (")[0]
         self._join()
 
@@ -116,23 +119,31 @@ class _Data:
             after: Any = row.get(self.metric)
             row[f"{self.metric} (change)"] = None if None in (before, after) else round(after - before, 9)
         for index, row in enumerate(self.search, start=1):
-            front = bool(row.get("front"))
+            front = row.get("front", 1.0) == 1.0
             row |= {"subnet": f"candidate {index}", "family": "on the front" if front else "candidate"}
-            row |= {"style": [0, 0] if front else [4, 1], f"{self.metric} (dev)": row["error"]}
+            row |= {
+                "style": [0, 0] if front else [4, 1],
+                f"{self.metric} (dev)": row.get("error", row.get(self.metric)),
+            }
         self.bench.sort(key=lambda row: (row["params"] or 0.0, row["subnet"], row["family"]))
         self.subnets.sort(key=lambda row: row.get("params") or 0.0)
 
     def measured(self) -> "_Data":
         """Itself, when there is an exported file to show."""
         if not self.scatter("bench", ("size_bytes",), self.metric):
-            command = f"todm bench {shlex.quote(str(self.folder))}"
-            raise TodmError(f"{self.folder} has no measured file with its error yet; type: {command}")
+            raise TodmError(f"{self.folder} has no measured file with its error yet; type: {self.make()}")
         return self
 
     def least(self, key: str) -> Row | None:
         """The exported file with the smallest value, among equals the smallest file."""
         rows = [row for row in self.bench if row.get(key) is not None]
         return min(rows, key=lambda row: (row[key], row.get("size_bytes") or 0.0), default=None)
+
+    def make(self) -> str:
+        """What to type for measured files: export a subnet that is there, or have some found."""
+        if self.subnets:
+            return f"todm export {shlex.quote(str(self.folder / 'subnets' / self.subnets[0]['subnet']))}"
+        return f"todm search {shlex.quote(str(self.folder))}"
 
     def budget(self) -> str:
         """A budget that about half of the exported files meet."""
@@ -211,7 +222,8 @@ class _Data:
 
     def curves(self) -> list[Row]:
         """Loss, divergence and error on the dev set over the updates."""
-        names = {"loss": "total", "loss_largest": "largest", "loss_smallest": "smallest"}
+        names = {"loss": "total", "loss_0": "largest", "loss_1": "smallest"}
+        names |= {"loss_largest": "largest", "loss_smallest": "smallest"}
         error, colours = f"{self.metric} (dev)", {"largest": 0, "smallest": 1, "divergence": 2, "total": 4}
         lines: dict[str, dict[str, list[Point]]] = {"loss": {}, "divergence": {}, error: {}}
         for row in self.log:
@@ -241,55 +253,6 @@ class _Data:
             ticks = [(line.at(t), f"{t / factor:,.12g}", crowded and f"{t:e}"[0] != "1") for t in line.ticks]
             chart[name] = {"key": key, "label": self.label(key), "unit": unit, "ticks": ticks, "axis": line}
         return chart
-
-
-def _clean(value: Any) -> Any:
-    """Numbers as finite floats or None: a loss may be NaN, the JSON in a page may not."""
-    if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) if math.isfinite(value) else None
-    return value
-
-
-def _json(path: Path) -> Row:
-    return _clean(read_json(path)) if path.exists() else {}
-
-
-def _log(path: Path) -> list[Row]:
-    """Lines of the training log by update: a resumed run writes some twice, a killed one half a line."""
-    merged: dict[float, Row] = {}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            row = _clean(json.loads(line))
-            merged.setdefault(float(row["update"]), {}).update(row)
-        except (ValueError, KeyError, TypeError):
-            continue
-    return [merged[update] for update in sorted(merged)]
-
-
-def _csv(path: Path, needed: set[str]) -> list[Row]:
-    def value(key: str, text: str | None) -> Any:
-        try:
-            return _arch(json.loads(text or "{}")) if key == "arch" else _clean(float(text or "nan"))
-        except (ValueError, AttributeError):
-            return None
-
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8", errors="replace") as file:
-        table = list(csv.DictReader(file))
-    if table and not needed <= table[0].keys():
-        raise TodmError(f"{path} lacks a column of {', '.join(sorted(needed))}; delete it and make it again")
-    return [{k: v or "" if k in _WORDS else value(k, v) for k, v in row.items() if k} for row in table]
-
-
-def _arch(arch: dict[str, float]) -> str:
-    """An architecture in a line: `depth 4 · ff 64 96 64 128`."""
-    groups: dict[str, list[str]] = {}
-    for name, value in arch.items():
-        groups.setdefault(name.rstrip("0123456789"), []).append(f"{value:g}")
-    return " · ".join(f"{name} {' '.join(values)}" for name, values in groups.items())
 
 
 @cache

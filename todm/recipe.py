@@ -36,8 +36,9 @@ class Training:
     """Updates of linear warm-up from half the rate."""
     clipping_scale: float | None = 2.0
     """Gradients are clipped to this multiple of the median norm; null turns it off."""
-    sandwich_start: Fraction = 0.4
-    """Fraction of the updates that train the largest net alone; the sandwich begins there."""
+    growth: Fraction = 0.25
+    """Fraction of the updates that train the smallest net alone before the sandwich begins: it finds the task's
+    alignments sooner than a deep net, at a fraction of the cost, and the larger nets start from there."""
     random_nets: int = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     divergence: Literal["none", "kl", "alpha", "adaptive"] = "adaptive"
@@ -56,8 +57,8 @@ class Training:
     """Updates between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.divergence != "none" and self.distillation_start < self.sandwich_start:
-            raise ValueError("distillation_start is before sandwich_start: there is no student yet")
+        if self.divergence != "none" and self.distillation_start < self.growth:
+            raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -54,7 +54,7 @@ class Run:
             return existing
         atomic_write(path / "recipe.yaml", as_yaml(recipe))
         run = cls(path, recipe, home)
-        run.note(recipe=recipe.name, home=os.path.abspath(home), seed=recipe.seed, **_provenance())
+        run.note(name=recipe.name, home=os.path.abspath(home), seed=recipe.seed, **_provenance())
         return run
 
     @classmethod

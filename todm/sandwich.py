@@ -17,13 +17,14 @@ Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student logits, teacher logits), each (..., classes) -> (...)."""
 
 
-def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> list[Arch]:
-    """The architectures of one update: largest, smallest, and `n_random` drawn uniformly."""
-    return [space.largest(), space.smallest(), *(space.sample(rng) for _ in range(n_random))]
+def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> dict[str, Arch]:
+    """The architectures of one update: the largest, the smallest, and `n_random` drawn uniformly."""
+    drawn = {f"random_{index}": space.sample(rng) for index in range(n_random)}
+    return {"largest": space.largest(), "smallest": space.smallest(), **drawn}
 
 
 def accumulate_gradients(
-    model: nn.Module, task: Task, batch: Any, archs: list[Arch], divergence: Divergence, strength: float
+    model: nn.Module, task: Task, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float
 ) -> dict[str, float]:
     """Add up the gradients of all `archs` on one batch; the first is the teacher of the others.
 
@@ -33,11 +34,11 @@ def accumulate_gradients(
         strength: Weight of the divergence from the teacher beside the loss on the labels.
 
     Returns:
-        Loss of each net (`loss_0` is the teacher's) and the mean divergence of the others from it.
+        The loss of each net and the mean divergence of the others from the teacher.
     """
     teacher: LossOutput | None = None
     log: dict[str, float] = {}
-    for index, arch in enumerate(archs):
+    for name, arch in archs.items():
         activate(model, arch)
         output = task.loss(model, batch)
         total = output.loss
@@ -48,5 +49,5 @@ def accumulate_gradients(
             total = total + strength * distance
             log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
         total.backward()  # type: ignore[no-untyped-call]
-        log[f"loss_{index}"] = float(output.loss.detach())
+        log[f"loss_{name}"] = float(output.loss.detach())
     return log

@@ -36,7 +36,20 @@ class Score:
 
 
 class Task(Protocol):
-    """A model family and its data."""
+    """A model family and its data.
+
+    A recipe's task is made as `Task(data, model, seed, cache)`: `Data` and `Model` are the dataclasses that declare the
+    recipe's blocks of that name, `cache` is a folder for data that several runs share.
+    """
+
+    Data: type
+    Model: type
+    pipeline: str
+    """Kind of task as Hugging Face names it, e.g. `image-classification`."""
+
+    def provenance(self) -> dict[str, str]:
+        """Where the data came from: `source` in a sentence, `licence`, and what else should be on record."""
+        ...
 
     def build(self) -> nn.Module:
         """The supernet, freshly initialised."""

@@ -85,7 +85,8 @@ class Trainer:
         config, skipped, start = self.config, 0, time.perf_counter()
         batches = self.task.train_batches(self.update)
         errors: dict[str, Any] = {}
-        bar = tqdm(total=config.updates, initial=self.update, unit="update", dynamic_ncols=True, mininterval=1.0)
+        bar = tqdm(total=config.updates, initial=self.update, unit="update", dynamic_ncols=True,
+                   mininterval=1.0 if sys.stderr.isatty() else 15.0)
         with bar, SummaryWriter(self.folder / "tensorboard", purge_step=self.update) as board, open(
             self.folder / "log.jsonl", "a", encoding="utf-8"
         ) as log:
@@ -104,7 +105,7 @@ class Trainer:
                 if self.update % config.checkpoint_every == 0 or self.update == config.updates:
                     log.flush()
                     self._save(checkpoints)
-                shown = {key: f"{row[key]:.3f}" for key in ("loss_0", "divergence") if key in row}
+                shown = {key: f"{row[key]:.3f}" for key in ("loss_largest", "loss_smallest", "divergence") if key in row}
                 bar.set_postfix(shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False)
                 bar.update()
 
@@ -113,8 +114,9 @@ class Trainer:
         config, rng = self.config, random.Random(f"{self.seed} {self.update}")
         torch.manual_seed(rng.getrandbits(63))
         progress = self.update / config.updates
-        sandwiched = progress >= config.sandwich_start
-        archs = sandwich(self.space, rng, config.random_nets) if sandwiched else [self.space.largest()]
+        growing = progress < config.growth
+        archs = sandwich(self.space, rng, config.random_nets)
+        archs = {"smallest": archs["smallest"]} if growing else archs
         ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
         strength = 0.0 if config.divergence == "none" else config.distillation * ramp
         self.model.train()
@@ -126,10 +128,7 @@ class Trainer:
             )
         before = self.optimizer.skipped
         self.optimizer.step()
-        # The running average forgets the start of training sooner than its decay alone would.
-        self.average.update_parameters(self.model) if self.update >= 1 / (1 - min(config.average, 0.9999)) else (
-            self.average.module.load_state_dict(self.model.state_dict())
-        )
+        self.average.update_parameters(self.model)
         self.update += 1
         learning_rate = self.optimizer.param_groups[0]["lr"]
         return {"update": self.update, **row, "lr": learning_rate, "skipped": self.optimizer.skipped - before}

@@ -138,22 +138,26 @@ def export(subnet: str, to: str = "onnx,executorch", device: str | None = None, 
 
 def bench(
     bundle: str, device: str = "local", runtime: str | None = None, precision: str | None = None, json: bool = False
-) -> list[dict[str, Any]]:
+) -> dict[str, Any]:
     """Measure the files of a bundle on a device: latency, real-time factor, load time, memory, size.
 
     Args:
         bundle: Folder of a bundle or of its subnet.
         device: Device profile: a name shipped with the package or the path of a YAML file.
-        runtime: Only this runtime.
-        precision: Only this precision, float or int8.
+        runtime: The runtime to report, by default the profile's.
+        precision: The precision to report, float or int8, by default the profile's.
         json: Print the result as JSON.
     """
-    from todm.export.bench import measure_all, as_text
+    from todm.export.bench import measure
+    from todm.export.bundle import load_bundle
+    from todm.export.device import find_device
 
-    rows = measure_all(bundle_folder(bundle), device, runtime, precision)
+    profile, loaded = find_device(device), load_bundle(bundle_folder(bundle))
+    row = measure(loaded, profile, runtime, precision)  # type: ignore[arg-type]
     if not json:
-        print(as_text(rows))
-    return rows
+        for key, value in row.items():
+            print(f"{key:20} {value}")
+    return row
 
 
 def report(run: str) -> dict[str, Any]:

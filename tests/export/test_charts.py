@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from todm.export.charts import axis, thin, unbeaten
 
 values = st.lists(st.floats(1e-6, 1e9), min_size=1, max_size=20)

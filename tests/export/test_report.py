@@ -15,9 +15,9 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from todm.export.report import picture, table, write_report
 
 from todm.errors import TodmError
+from todm.export.report import picture, table, write_report
 
 SIZES = {"net@0.1MB_wer3.9": 62_112, "net@0.3MB_wer2.4": 158_400, "net@0.7MB_wer1.6": 402_816}
 SIZES["net@1.6MB_wer1.3"] = 911_232
@@ -352,7 +352,7 @@ def test_any_text_from_a_file_adds_no_tag_and_breaks_no_table(text: str) -> None
             )
             ElementTree.fromstring(picture(run))
             assert max(map(len, table(run).splitlines())) <= 110
-            assert len(table(run).split("\n")) == 7
+            assert len(table(run).split("\n")) == 6
     assert tags[0] == tags[1]
 
 
@@ -360,13 +360,12 @@ def test_missing_parts_say_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text('{"name": "early", "recipe": "digits"}')
     html = Tags(write_report(tmp_path).read_text())
     text = "".join(html.words)
-    for verb in ("bench", "export", "extract", "search"):
-        assert f"todm {verb} {tmp_path}" in text
-    assert f"todm train digits --out {tmp_path}" in text
+    assert text.count(f"todm search {tmp_path}") == 5
+    assert f"todm train digits --out {tmp_path} --resume auto" in text
     assert "todm transcribe" not in text
     assert not [tag for tag, attributes in html.tags if attributes.get("class") == "plot"]
     for ask in (table, picture):
-        with pytest.raises(TodmError, match=f"todm bench {re.escape(str(tmp_path))}"):
+        with pytest.raises(TodmError, match=f"todm search {re.escape(str(tmp_path))}"):
             ask(tmp_path)
 
 
@@ -446,6 +445,28 @@ def test_the_picture(tmp_path: Path) -> None:
     )
     assert not svg.findall(".//{*}script")
     assert picture(run) == picture(run)
+
+
+def test_it_reads_what_the_search_and_the_trainer_write(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    from todm.search.front import Candidate, write_front
+
+    run = make_run(tmp_path)
+    costs = [{"params": 6e4 * n, "size_bytes": 3e5 * n} for n in (1, 2, 3)]
+    found = [
+        Candidate(arch_of(6000), error, cost) for error, cost in zip((4.0, 3.0, 2.5), costs, strict=True)
+    ]
+    write_front(run / "search/front.csv", found)
+    (run / "search/predictor.json").write_text('{"load_ms": {"error": 0.05, "rank_correlation": 1}}')
+    line = {"update": 1, "loss_0": 2.5, "loss_1": 3.5, "loss_2": 3.0, "dev": {"largest": {"wer": 9.0}}}
+    (run / "log.jsonl").write_text(json.dumps(line) + "\n")
+    html = Tags(write_report(run).read_text())
+    marks = [a for _, a in html.tags if str(a.get("data-tip")).startswith("search")]
+    sizes = [float(a["data-x"] or 0) for a in marks if a["data-family"] == "on the front"]
+    assert sizes == [cost[key] for key in ("size_bytes", "params") for cost in costs]
+    assert html.cells("mape") == ["5.0"]
+    last = {(a["data-curve"], a["data-key"], a["data-value"]) for _, a in html.tags if "data-curve" in a}
+    assert last == {("loss", "largest", "2.5"), ("loss", "smallest", "3.5"), ("wer (dev)", "largest", "9.0")}
 
 
 def test_several_devices_are_told_apart(tmp_path: Path) -> None:

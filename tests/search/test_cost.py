@@ -2,7 +2,7 @@ import random
 
 import pytest
 import torch
-from conftest import Net, counted, program_of
+from small_net import Net, counted, program_of
 from torch import nn
 
 from todm import extract

@@ -2,9 +2,9 @@ import random
 
 import numpy as np
 import pytest
-from conftest import counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_net import Net, counted
 
 from todm.errors import TodmError
 from todm.search.predictor import Predictor
@@ -68,8 +68,6 @@ def test_held_out_error_is_that_of_unseen_measurements(space: SearchSpace) -> No
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6), st.integers(3, 10))
 def test_larger_is_never_predicted_cheaper_even_from_pure_noise(seed: int, count: int) -> None:
-    from conftest import Net
-
     space = SearchSpace.of(Net())
     noise = np.random.default_rng(seed)
     rows = [(arch, {"load_ms": float(noise.uniform(1, 100))}) for arch in spread(space, count, seed)]

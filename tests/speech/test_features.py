@@ -151,7 +151,8 @@ def make_wrong(folder: Path) -> dict[str, Path]:
     [
         ("random.wav", "not readable audio"), ("random.raw", "not readable audio"),
         ("random.flac", "not readable audio"), ("nothing.wav", "not readable audio"),
-        ("empty.wav", "no samples"), ("nan.wav", "NaN"), ("missing.wav", "not a file"), ("folder", "not a file"),
+        ("empty.wav", "no samples"), ("nan.wav", "NaN"),
+        ("missing.wav", "not a file"), ("folder", "not a file"),
     ],
 )  # fmt: skip
 def test_wrong_files_are_named_in_one_line(tmp_path, name, says):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from todm.errors import TodmError
 from todm.speech.tokens import Tokens
 
-WORDS = "zero one two three four five six seven eight nine oh".split()
+WORDS = ["six", "seven", "eight"]
 SENTENCES = [
     "the birch canoe slid on the smooth planks",
     "glue the sheet to the dark blue background",
@@ -17,7 +17,7 @@ SENTENCES = [
 ]
 BPE = Tokens.build("bpe", SENTENCES, size=60)
 word = st.text(
-    st.characters(codec="utf-8", exclude_characters="▁", exclude_categories=["Z", "C"]), min_size=1
+    st.characters(codec="utf-8", exclude_characters="▁<", exclude_categories=["Z", "C"]), min_size=1
 )
 texts = st.lists(st.lists(word, min_size=1).map(" ".join), min_size=1).filter(
     lambda t: any(x.split() for x in t)
@@ -89,9 +89,13 @@ def test_a_damaged_table_is_refused(table):
 
 @pytest.mark.parametrize(
     ("kind", "corpus", "says"),
-    [("words", [" ", ""], "no words"), ("characters", ["a▁b"], "reserved"), ("words", ["a <blk>"], "reserved"),
-     ("bpe", ["one two"], "Vocabulary size too high")],
-)  # fmt: skip
+    [
+        ("words", [" ", ""], "no words"),
+        ("characters", ["a▁b"], "reserved"),
+        ("words", ["a <blk>"], "reserved"),
+        ("bpe", ["one two"], "Vocabulary size too high"),
+    ],
+)
 def test_texts_that_make_no_vocabulary(kind, corpus, says):
     with pytest.raises(TodmError, match=says):
         Tokens.build(kind, corpus)

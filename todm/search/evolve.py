@@ -30,10 +30,11 @@ def evolve(
     storage: Path, study: str, trials: int = 60, seed: int = 0, objectives: Sequence[str] = (),
     error_name: str = "wer", progress: Callable[[int, int, Candidate], None] | None = None,
 ) -> list[Candidate]:  # fmt: skip
-    """Evaluate the smallest, the largest, evenly spaced and then ever better networks, `trials` in all.
+    """Evaluate the smallest, the largest, evenly spaced and then ever better networks within the budget.
 
-    A killed search goes on where it was; several processes may share one. No network is evaluated twice: what
-    other searches of this `storage` and `study` found, for whatever budget, is not a trial but is used here.
+    Ends with `trials` of them, or when none is left. A killed search goes on where it was; several processes
+    may share one. No network is evaluated twice: what other searches of this `storage` and `study` found, for
+    whatever budget, is not a trial but is used here.
 
     Args:
         error: What is minimised, called `error_name` in budgets; expensive.
@@ -65,7 +66,7 @@ def evolve(
             directions=["minimize"] * (1 + len(objectives)), sampler=sampler, load_if_exists=True,
         )  # fmt: skip
         refused = 0
-        while refused < 5:  # After several proposals in a row that are taken, the space holds nothing new.
+        while refused < 5:  # After several proposals in a row that are taken, nothing new fits.
             evaluated = sum("reused" not in trial.user_attrs for trial in _finished(shared.get_trials(False)))
             if evaluated >= trials:
                 break
@@ -155,24 +156,31 @@ class _Sampler(optuna.samplers.NSGAIISampler):
         }
 
     def propose(self, study: optuna.Study, space: dict[str, Any], parents: list[FrozenTrial]) -> Arch:
-        """A network not looked at yet, of costs within the budget if a few tries find one."""
+        """A network not looked at yet, of costs within the budget; if none is found, one that is taken."""
         taken = self.taken(study, self.number)
         for arch in self.first:
             if arch_key(arch) not in taken:
                 return arch
         rng = random.Random(f"{self.seed} {self.number}")
-        fresh: list[tuple[float, Arch]] = []
+        smallest = arch = self.space.canonical(self.space.smallest())
+        heavy, heavies = False, 0
         for attempt in range(100):
-            arch = self.space.sample(rng)
-            if len(parents) > 1 and attempt < 50:
+            if heavy:  # Pulled towards the smallest until it fits.
+                arch = self.space.crossover(arch, smallest, rng)
+            elif len(parents) > 1 and attempt < 50:
                 mother, father = rng.sample(parents, 2)
                 arch = self.space.mutate(self.space.crossover(mother.params, father.params, rng), rng, 0.1)
+            else:
+                arch = self.space.sample(rng)
             key = arch_key(arch := self.space.canonical(arch))
-            if key not in taken and key not in self.known:
-                fresh.append((sum(self.affordable.violations(self.costs(arch)).values()), arch))
-                if fresh[-1][0] == 0 or len(fresh) == 8:
-                    break
-        return min(fresh, key=lambda found: found[0])[1] if fresh else self.space.smallest()
+            new = key not in taken and key not in self.known
+            heavy = new and bool(self.affordable.violations(self.costs(arch)))
+            if new and not heavy:
+                return arch
+            heavies += heavy
+            if heavies == 16:
+                break
+        return smallest
 
 
 class _Connection(sqlite3.Connection):

@@ -26,7 +26,7 @@ class EncoderConfig:
     """Channels between blocks."""
     depth: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5, 6])
     """Number of blocks; the first ones are kept."""
-    hidden: list[int] = field(default_factory=lambda: [32, 64, 128, 192, 256])
+    hidden: list[int] = field(default_factory=lambda: [64, 128, 192, 256])
     """Width of the feed-forward layers, chosen for each block by itself."""
     heads: list[int] = field(default_factory=lambda: [8])
     """State-space heads, even numbers."""

@@ -67,6 +67,8 @@ class SpeechTask:
         seed: Of data order and augmentation.
     """
 
+    pipeline = "automatic-speech-recognition"
+
     def __init__(self, corpus: Corpus, config: TransducerConfig, batching: Batching, seed: int) -> None:
         self.corpus, self.config, self.batching, self.seed = corpus, config, batching, seed
         self._evaluation: dict[str, list[Batch]] = {}

@@ -1,0 +1,44 @@
+# make demo    set up, run the whole path on spoken digits, print the table, say where the report is
+# make test    set up, run the tests          make check   lint, format, types
+# make bench   measure this machine           make quick   the whole path, smallest setting, as CI runs it
+PYTHON ?= python3
+BIN := .venv/bin
+export OMP_NUM_THREADS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: demo test check bench quick browser clean
+
+demo: .venv/installed-all
+	$(BIN)/todm run digits --out runs/digits
+
+quick: .venv/installed-dev
+	rm -rf runs/quick
+	$(BIN)/todm run digits --out runs/quick --training.updates 60 --search.trials 8 --search.measured 4 \
+		--search.family 2 --data.train 400 --data.dev 40 --data.test 20
+
+test: .venv/installed-dev browser
+	$(BIN)/pytest
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/todm
+	ln -s $(CURDIR)/todm/* $(CURDIR)/export $(CURDIR)/recipes build/types/todm/
+	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p todm
+
+bench: .venv/installed-dev
+	$(BIN)/python -m bench
+
+# The browser that the report is tested in.
+browser:
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
+		&& apt-get install -qqy --no-install-recommends chromium chromium-driver >/dev/null; } \
+		|| echo "no chromium: the report's browser tests will be skipped"
+
+.venv/installed-%: pyproject.toml
+	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable '.[$*]'
+	touch $@
+
+clean:
+	rm -rf .venv build runs *.egg-info

@@ -1,0 +1,217 @@
+"""The bundle: a folder with all a device needs, and bundle.json, which describes it and proves it whole."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from todm import __version__
+from todm.errors import TodmError
+from todm.export.backend import PRECISIONS, Backend, Precision, find_backend
+from todm.export.card import model_card
+from todm.files import atomic_write, read_json, sha256, write_json
+
+if TYPE_CHECKING:
+    from todm.export.calibrate import Call
+    from todm.program import Method, Methods, Program
+
+SCHEMA = 1
+MANIFEST = "bundle.json"
+CARD = "README.md"
+
+
+@dataclass
+class Bundle:
+    """A bundle on disk, its files checked."""
+
+    folder: Path
+    manifest: dict[str, Any]
+
+    def methods(self, runtime: str, precision: Precision = "float", threads: int = 1) -> "Methods":
+        """Load the exported files of one runtime.
+
+        Raises:
+            TodmError: the bundle has no such runtime or precision, or its package is not installed.
+        """
+        self.files(runtime, precision)
+        return find_backend(runtime).load(
+            self.folder / self.manifest["runtimes"][runtime]["folder"], precision, threads
+        )
+
+    def files(self, runtime: str, precision: Precision = "float") -> list[Path]:
+        """All files that a device needs to run this runtime and precision, assets included."""
+        files = self.manifest["runtimes"].get(runtime, {}).get("files", {})
+        if precision not in files:
+            offered = [
+                f"{name} {each}"
+                for name, entry in self.manifest["runtimes"].items()
+                for each in entry["files"]
+            ]
+            raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {', '.join(offered)}")
+        return [self.folder / path for path in files[precision]]
+
+    def size_bytes(self, runtime: str, precision: Precision = "float") -> int:
+        """Bytes of `files`."""
+        return sum(path.stat().st_size for path in self.files(runtime, precision))
+
+    def record(self, **parts: Any) -> None:
+        """Add to bundle.json (`metrics`, `parity`, `measurements`, ...) and write the model card anew.
+
+        A list is appended to, anything else replaces what was there.
+        """
+        for key, value in parts.items():
+            old = self.manifest.get(key)
+            self.manifest[key] = [*old, *value] if isinstance(old, list) else value
+        self.manifest["files"].pop(CARD, None)
+        card = atomic_write(self.folder / CARD, model_card(self.manifest))
+        self.manifest["files"][CARD] = _entry(card)
+        self.manifest["seal"] = _seal(self.manifest)
+        write_json(self.folder / MANIFEST, self.manifest)
+
+
+def write_bundle(
+    folder: Path | str,
+    program: "Program",
+    *,
+    name: str,
+    arch: Mapping[str, int],
+    params: int,
+    macs: int,
+    metrics: Mapping[str, float],
+    data: Mapping[str, str],
+    task: str = "",
+    runtimes: Sequence[str] = ("onnx", "executorch"),
+    precisions: Sequence[Precision] = PRECISIONS,
+    calibration: "Sequence[Call]" = (),
+) -> Bundle:
+    """Export a program to every runtime and precision. The folder appears when it is complete.
+
+    Args:
+        folder: where to; a bundle that is there already is replaced, anything else is an error.
+        name: of the model, for its card.
+        params, macs: parameters, and multiply-accumulates of one call of the main method.
+        metrics: of the PyTorch subnet, the one that counts first, e.g. `{"wer": 2.1}`.
+        data: `name` and `license` of the data it was trained on, and what else is worth saying.
+        task: Hugging Face pipeline tag, e.g. `automatic-speech-recognition`.
+
+    Raises:
+        TodmError: see the backends, or the folder cannot be written.
+    """
+    folder = Path(folder).absolute()
+    if folder.exists() and not (folder / MANIFEST).exists():
+        raise TodmError(f"{folder} exists and is not a bundle; remove it or choose another folder with --out")
+    backends = [find_backend(runtime) for runtime in runtimes]
+    building, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{end}") for end in ("part", "old"))
+    try:
+        building.mkdir(parents=True)
+        bundle = Bundle(
+            building,
+            {
+                "schema": SCHEMA,
+                "todm": __version__,
+                "name": name,
+                "task": task,
+                "arch": dict(arch),
+                "params": params,
+                "macs": macs,
+                "metrics": dict(metrics),
+                "data": dict(data),
+                "program": _signature(program),
+                "runtimes": {
+                    each.name: _export(each, program, building, precisions, calibration) for each in backends
+                },
+                "parity": [],
+                "measurements": [],
+            },
+        )
+        paths = sorted(path for path in building.rglob("*") if path.is_file())
+        bundle.manifest["files"] = {str(path.relative_to(building)): _entry(path) for path in paths}
+        bundle.record()
+        if folder.exists():
+            folder.rename(old)
+        building.rename(folder)
+    except OSError as error:
+        raise TodmError(
+            f"cannot write {folder}: {error.strerror}; choose another folder with --out"
+        ) from error
+    finally:
+        for leftover in (building, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return Bundle(folder, bundle.manifest)
+
+
+def _export(
+    backend: Backend,
+    program: "Program",
+    root: Path,
+    precisions: Sequence[Precision],
+    calibration: "Sequence[Call]",
+) -> dict[str, Any]:
+    """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
+    written = {precision: backend.export(program, root, precision, calibration) for precision in precisions}
+    home = written[precisions[0]][0].parent
+    assets = [atomic_write(home / name, content) for name, content in program.assets.items()]
+    return {
+        "folder": str(home.relative_to(root)),
+        "files": {
+            precision: [str(path.relative_to(root)) for path in (*paths, *assets)]
+            for precision, paths in written.items()
+        },
+        "undelegated": backend.undelegated([path for paths in written.values() for path in paths]),
+        "versions": backend.versions(),
+    }
+
+
+def load_bundle(folder: Path | str) -> Bundle:
+    """Open a bundle and check every file of it.
+
+    Raises:
+        TodmError: it is not a bundle, is of a schema this version does not know, or a file of it is missing,
+            damaged or edited.
+    """
+    folder = Path(folder)
+    again = "export it again with: todm export SUBNET"
+    if not (folder / MANIFEST).is_file():
+        raise TodmError(f"{folder} is not a bundle (it has no {MANIFEST}); make one with: todm export SUBNET")
+    manifest = read_json(folder / MANIFEST)
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema != SCHEMA:
+        raise TodmError(f"{folder / MANIFEST} has schema {schema}, this todm reads {SCHEMA}; {again}")
+    if manifest.get("seal") != _seal(manifest):
+        raise TodmError(f"{folder / MANIFEST} was damaged or edited; {again}")
+    for name, entry in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise TodmError(f"{path} is missing; {again}")
+        if path.stat().st_size != entry["size_bytes"] or sha256(path) != entry["sha256"]:
+            raise TodmError(f"{path} was damaged or edited: it is not the file that was exported; {again}")
+    return Bundle(folder, manifest)
+
+
+def _entry(path: Path) -> dict[str, Any]:
+    return {"sha256": sha256(path), "size_bytes": path.stat().st_size}
+
+
+def _seal(manifest: Mapping[str, Any]) -> str:
+    """Checksum of the manifest itself, over all but this entry."""
+    rest = {key: value for key, value in manifest.items() if key != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _signature(program: "Program") -> dict[str, Any]:
+    """What a client needs to call the methods: names, shapes, types and which outputs feed which inputs."""
+
+    def described(method: "Method") -> dict[str, Any]:
+        inputs = [
+            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for name, value in method.inputs.items()
+        ]
+        same = {key: getattr(method, key) for key in ("name", "file", "states", "quantize", "calls")}
+        return {**same, "inputs": inputs, "outputs": list(method.outputs)}
+
+    methods = [described(method) for method in program.methods]
+    return {"seconds": program.seconds, "variant": program.variant, "methods": methods}

@@ -1,0 +1,157 @@
+"""A bundle is whole or an error: made in one stroke, every later change of a byte noticed."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from todm.errors import TodmError
+from todm.export import Bundle, bundle, load_bundle, write_bundle
+from todm.files import sha256
+from todm.program import Program
+
+FACTS = {
+    "name": "n",
+    "arch": {},
+    "params": 1,
+    "macs": 1,
+    "metrics": {},
+    "data": {"name": "d", "license": "mit"},
+}
+ROW = {"runtime": "onnx", "precision": "int8", "latency_p50_ms": 1.5, "latency_p90_ms": 2.25, "rtf": 0.125}
+ROW |= {"wer": 2.75, "device": "local", "cpu": "a CPU", "threads": 1}
+
+
+@pytest.fixture
+def copy(pristine: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(pristine.folder, tmp_path / "copy"))
+
+
+def test_the_manifest_describes_program_and_files(pristine: Bundle, program: Program) -> None:
+    manifest = load_bundle(pristine.folder).manifest
+    encode = manifest["program"]["methods"][0]
+    assert encode["inputs"][0] == {"name": "x", "shape": [1, 8, 16], "dtype": "float32"}
+    assert encode["states"] == {"next_state0": "state0", "next_state1": "state1"}
+    assert [method["calls"] for method in manifest["program"]["methods"]] == [1.0, 1.5, 4.0]
+    assert manifest["arch"] == {"depth": 1, "ff": 256}
+    assert manifest["data"]["license"] == "cc0-1.0"
+    on_disk = {
+        str(path.relative_to(pristine.folder)) for path in pristine.folder.rglob("*") if path.is_file()
+    }
+    assert on_disk == {*manifest["files"], "bundle.json"}
+    for name, entry in manifest["files"].items():
+        assert entry == {
+            "sha256": sha256(pristine.folder / name),
+            "size_bytes": (pristine.folder / name).stat().st_size,
+        }
+
+
+def test_files_are_all_a_device_needs(pristine: Bundle) -> None:
+    names = [path.name for path in pristine.files("onnx", "int8")]
+    assert names == ["encoder.int8.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"]
+    assert pristine.size_bytes("onnx", "int8") == sum(
+        (pristine.folder / "onnx" / "streaming" / name).stat().st_size for name in names
+    )
+    assert [path.name for path in pristine.files("executorch")] == ["model.pte", "tokens.txt"]
+    with pytest.raises(TodmError, match="has no coreml float files; it has: onnx float, onnx int8"):
+        pristine.files("coreml")
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def edit(path: Path) -> None:
+    path.write_text(path.read_text().replace("2.5", "1.5"))
+
+
+def set_schema(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "schema": 99}))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "message"),
+    [
+        ("executorch/model.pte", flip, r"model.pte was damaged or edited"),
+        (
+            "onnx/streaming/tokens.txt",
+            lambda path: path.write_text("<blk> 0\n"),
+            "tokens.txt was damaged or edited",
+        ),
+        ("README.md", edit, "README.md was damaged or edited"),
+        ("onnx/streaming/decoder.onnx", Path.unlink, "decoder.onnx is missing"),
+        ("bundle.json", edit, "bundle.json was damaged or edited"),
+        ("bundle.json", lambda path: path.write_text("{"), "not valid JSON"),
+        ("bundle.json", lambda path: path.write_text("[]"), "has schema None"),
+        ("bundle.json", set_schema, "has schema 99, this todm reads 1"),
+        ("bundle.json", Path.unlink, "is not a bundle"),
+    ],
+)
+def test_harm_is_one_clear_line(copy: Path, name: str, harm: Callable[[Path], object], message: str) -> None:
+    load_bundle(copy)
+    harm(copy / name)
+    with pytest.raises(TodmError, match=message) as error:
+        load_bundle(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_a_failed_export_leaves_nothing(
+    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes) -> Path:
+        raise TodmError("no space left")
+
+    monkeypatch.setattr(bundle, "atomic_write", full)
+    with pytest.raises(TodmError, match="no space left"):
+        write_bundle(tmp_path / "bundle", program, runtimes=["onnx"], precisions=["float"], **FACTS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_folder_is_not_overwritten(tmp_path: Path, program: Program) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(TodmError, match="exists and is not a bundle"):
+        write_bundle(tmp_path, program, **FACTS)
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_a_bundle_is_replaced_by_its_successor(copy: Path, program: Program) -> None:
+    write_bundle(copy, program, runtimes=["onnx"], precisions=["float"], **FACTS)
+    assert load_bundle(copy).manifest["name"] == "n"
+    assert not (copy / "executorch").exists()
+    assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path, program: Program) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TodmError, match=r"cannot write .*Not a directory"):
+        write_bundle(tmp_path / "file" / "bundle", program, **FACTS)
+
+
+def test_measurements_are_added_and_reach_the_card(copy: Path) -> None:
+    opened = load_bundle(copy)
+    opened.record(measurements=[ROW])
+    opened.record(measurements=[{**ROW, "precision": "float"}], metrics={"wer": 2.0})
+    again = load_bundle(copy)
+    assert [row["precision"] for row in again.manifest["measurements"]] == ["int8", "float"]
+    assert again.manifest["metrics"] == {"wer": 2.0}
+    size = again.size_bytes("onnx", "int8") / 1e6
+    row = f"| onnx | int8 | {size:.2f} | 2.75 | 1.50 / 2.25 | 0.125 | local: a CPU, threads 1 |"
+    assert row in (copy / "README.md").read_text()
+
+
+def test_the_card_has_front_matter_and_commands_that_fit_the_files(pristine: Bundle) -> None:
+    text = (pristine.folder / "README.md").read_text()
+    front = yaml.safe_load(text.split("---\n")[1])
+    assert front["license"] == "cc0-1.0"
+    assert front["pipeline_tag"] == "automatic-speech-recognition"
+    assert front["model-index"][0]["results"][0]["metrics"] == [{"type": "wer", "value": 2.5}]
+    assert "todm transcribe . a.wav" in text
+    command = next(line for line in text.splitlines() if line.startswith("sherpa-onnx "))
+    for argument in command.split()[1:-1]:
+        assert (pristine.folder / argument.split("=")[1]).is_file()
+    assert bundle.MANIFEST in text

@@ -1,0 +1,314 @@
+"""The subnets of a trained run: found, extracted, exported, proved and measured."""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import nn
+from tqdm import tqdm
+
+from todm.checkpoint import fingerprint, newest_checkpoint
+from todm.errors import TodmError
+from todm.export.bench import measure
+from todm.export.bundle import Bundle, load_bundle, write_bundle
+from todm.export.calibrate import record
+from todm.export.device import Device, find_device
+from todm.export.parity import compare
+from todm.files import atomic_write, read_json, write_json
+from todm.program import Program, eager
+from todm.run import Run
+from todm.search.budget import Budget
+from todm.search.cost import CostModel
+from todm.search.evolve import evolve
+from todm.search.front import Candidate, pareto_front, write_front
+from todm.search.predictor import Predictor
+from todm.search.spread import spread
+from todm.space import Arch, SearchSpace, activate
+from todm.subnet import extract
+
+CALIBRATION = 200
+"""Calls of each method that int8 is calibrated and parity is measured on."""
+ATTEMPTS = 3
+"""Subnets exported for a budget before giving up on one that measures inside it."""
+
+
+class Family:
+    """All subnets of a run's supernet.
+
+    Args:
+        run: A trained run.
+        device: Name or path of the device profile, by default the recipe's.
+
+    Raises:
+        TodmError: the run is not trained, or the device is unknown.
+    """
+
+    def __init__(self, run: Run, device: str | None = None) -> None:
+        self.run, self.recipe = run, run.recipe
+        self.device: Device = find_device(device or run.recipe.export.device)
+        state, _ = newest_checkpoint(run.path / "checkpoints")
+        self.task = run.task()
+        self.supernet: nn.Module = self.task.build().eval()
+        prefix = "module."
+        weights = {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}
+        self.supernet.load_state_dict(weights)
+        self.space = SearchSpace.of(self.supernet)
+        self.study = fingerprint(weights)
+        self.exact = CostModel(self.space, self._built)
+
+    def _built(self, arch: Arch) -> tuple[Program, nn.Module]:
+        subnet = extract(self.supernet, arch).eval()
+        return self.task.program(subnet), subnet
+
+    def error(self, arch: Arch) -> float:
+        """The first dev metric of a subnet."""
+        activate(self.supernet, arch)
+        return next(iter(self.task.evaluate(self.supernet, "dev").values()))
+
+    # -- costs ------------------------------------------------------------------------------------------------
+
+    def measurements(self) -> list[tuple[Arch, dict[str, Any]]]:
+        """Measured costs of a few exported subnets, spread over the space; kept in search/measurements.json."""
+        path = self.run.path / "search" / f"measurements-{self.device.name}.json"
+        known = read_json(path) if path.exists() else {"study": None, "rows": []}
+        if known["study"] != self.study:
+            scratch = self.run.path / "search" / ".candidate"
+            rows = []
+            for arch in tqdm(spread(self.space, self.recipe.search.measured, self.recipe.seed), "measuring candidates"):
+                bundle = self._bundle(scratch, arch, "candidate", [self.device.runtime], [self.device.precision], {})
+                rows.append([arch, measure(bundle, self.device)])
+            shutil.rmtree(scratch)
+            known = {"study": self.study, "rows": rows}
+            write_json(path, known)
+        return [(arch, row) for arch, row in known["rows"]]
+
+    def floor(self) -> dict[str, float]:
+        """Measured costs of the smallest subnet: no budget below them can be met. Kept in search/floor.json."""
+        row = self.measurements()[0][1]
+        floor = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "threads"}
+        write_json(self.run.path / "search" / "floor.json", floor)
+        return floor
+
+    def costs(self) -> Callable[[Arch], dict[str, float]]:
+        """Exact parameters and MACs, and the other costs predicted, each with its held-out error on top."""
+        rows = [(arch, {k: v for k, v in row.items() if isinstance(v, int | float)}) for arch, row in self.measurements()]
+        predictor = Predictor(self.space, self.exact, rows)
+        write_json(self.run.path / "search" / "predictor.json", predictor.held_out)
+
+        def costs(arch: Arch) -> dict[str, float]:
+            predicted = {name: value + error for name, (value, error) in predictor.predict(arch).items()}
+            return predicted | self.exact(arch)
+
+        return costs
+
+    # -- search -----------------------------------------------------------------------------------------------
+
+    def candidates(self, budget: Budget, trials: int | None) -> list[Candidate]:
+        """Evolve subnets for a budget and write search/front.csv."""
+        trials = trials or self.recipe.search.trials
+        with tqdm(total=trials, desc="searching") as bar:
+
+            def progress(done: int, total: int, candidate: Candidate) -> None:
+                bar.update(done - bar.n)
+                bar.set_postfix(error=f"{candidate.error:.2f}", params=f"{candidate.costs['params']:.0f}")
+
+            found = evolve(
+                self.space, self.error, self.costs(), budget, storage=self.run.path / "search" / "trials.db",
+                study=self.study, trials=trials, seed=self.recipe.seed, progress=progress,
+            )  # fmt: skip
+        write_front(self.run.path / "search" / "front.csv", found)
+        return found
+
+    def best(self, budget: Budget, trials: int | None) -> dict[str, Any]:
+        """The most accurate subnet within a budget, exported, and measured inside it.
+
+        Raises:
+            TodmError: none of the likeliest ones measures inside the budget.
+        """
+        inside = [c for c in self.candidates(budget, trials) if not budget.violations(c.costs)]
+        if not inside:
+            raise TodmError(f'no subnet within "{budget}" was found; loosen the budget or raise --trials')
+        broken: dict[str, float] = {}
+        for candidate in sorted(inside, key=lambda c: c.error)[:ATTEMPTS]:
+            folder = self.extract(candidate.arch)
+            rows = self.deploy([folder], self.recipe.export.runtimes)
+            chosen = (self.device.runtime, self.device.precision)
+            row = next(row for row in rows if (row["runtime"], row["precision"]) == chosen)
+            broken = budget.violations(row)
+            if not broken:
+                return {"subnet": str(folder), "bundle": str(folder / "bundle"), "arch": candidate.arch, **row}
+        over = ", ".join(f"{name} by {100 * excess:.0f} %" for name, excess in broken.items())
+        raise TodmError(f'the best subnets for "{budget}" measure outside it ({over}); loosen the budget')
+
+    def sizes(self, trials: int | None) -> list[str]:
+        """A family from the smallest to the largest net: the best found near evenly spaced sizes between."""
+        found = self.candidates(Budget({}), trials)
+        front = pareto_front(found)
+        ends = [next(c for c in found if c.arch == self.space.canonical(a)) for a in self._ends()]
+        low, high = (math.log(end.costs["params"]) for end in ends)
+        chosen = {ends[0].costs["params"]: ends[0], ends[1].costs["params"]: ends[1]}
+        for step in range(1, self.recipe.search.family - 1):
+            size = low + (high - low) * step / (self.recipe.search.family - 1)
+            between = [c for c in front if c.costs["params"] not in chosen]
+            if between:
+                nearest = min(between, key=lambda c: abs(math.log(c.costs["params"]) - size))
+                chosen[nearest.costs["params"]] = nearest
+        folders = [self.extract(chosen[params].arch) for params in sorted(chosen)]
+        self.deploy(folders, self.recipe.export.runtimes)
+        return [str(folder) for folder in folders]
+
+    def _ends(self) -> tuple[Arch, Arch]:
+        return self.space.smallest(), self.space.largest()
+
+    # -- deployment -------------------------------------------------------------------------------------------
+
+    def extract(self, arch: Arch, name: str | None = None) -> Path:
+        """Write a standalone subnet: subnet.safetensors, arch.json, metrics.json; returns its folder."""
+        arch = self.space.canonical(arch)
+        activate(self.supernet, arch)
+        dev = self.task.evaluate(self.supernet, "dev")
+        program, subnet = self._built(arch)
+        metric, error = next(iter(dev.items()))
+        costs = self.exact(arch)
+        name = name or f"{self.device.name}@{costs['weight_bytes'] / 1e6:.2f}MB_{metric}{error:.1f}"
+        folder = self.run.path / "subnets" / name
+        atomic_write(folder / "subnet.safetensors", save(subnet.state_dict()))
+        write_json(folder / "arch.json", arch)
+        write_json(folder / "metrics.json", {"name": name, **costs, "dev": dev})
+        return folder
+
+    def load(self, folder: Path) -> tuple[Arch, nn.Module]:
+        """A subnet from its folder.
+
+        Raises:
+            TodmError: a file is missing or damaged, or belongs to another supernet.
+        """
+        arch: Arch = read_json(folder / "arch.json")
+        try:
+            subnet = extract(self.supernet, arch).eval()
+            subnet.load_state_dict(load_file(folder / "subnet.safetensors"))
+        except Exception as error:
+            line = " ".join(str(error).split())[:120]
+            raise TodmError(f"{folder} does not hold a subnet of {self.run.path}: {line}") from error
+        return arch, subnet
+
+    def deploy(self, folders: Sequence[Path], runtimes: Sequence[str]) -> list[dict[str, Any]]:
+        """Export subnets, compare each file with PyTorch on the test set, then measure them one by one.
+
+        Exports run side by side on the machine's cores; measurements never do.
+        """
+        jobs = [(str(self.run.path), self.device.name, str(folder), list(runtimes)) for folder in folders]
+        workers = min(len(jobs), os.cpu_count() or 1, 4)
+        if workers > 1:
+            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+                list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
+        else:
+            self.prove(folders[0], runtimes)
+        measured: list[dict[str, Any]] = []
+        bar = tqdm(folders, "benchmarking")
+        for folder in bar:
+            bundle = load_bundle(folder / "bundle")
+            parity = {row["form"]: row for row in bundle.manifest["parity"]}
+            rows = []
+            for runtime in runtimes:
+                for precision in self.recipe.export.precisions:
+                    row = measure(bundle, self.device, runtime, precision, folder / f"cycles-{runtime}-{precision}.csv")
+                    metric = next(iter(bundle.manifest["metrics"]))
+                    rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
+            bundle.record(measurements=[{k: v for k, v in row.items() if k != "subnet"} for row in rows])
+            measured += rows
+            _put(self.run.path / "parity.csv", [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]])
+            _put(self.run.path / "bench.csv", rows)
+        return measured
+
+    def prove(self, folder: Path, runtimes: Sequence[str]) -> None:
+        """Export one subnet and write its bundle and its rows of parity.csv."""
+        arch, subnet = self.load(folder)
+        program = self.task.program(subnet)
+        reference = eager(program)
+        scored: list[Any] = []
+        calls = record(
+            reference, lambda methods: scored.append(self.task.score(program, methods, "test")), CALIBRATION
+        )
+        truth = scored[0]
+        metric = next(iter(truth.metrics))
+        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": truth.metrics})
+        bundle = self._bundle(
+            folder / "bundle", arch, f"{self.recipe.name}-{folder.name}", runtimes, self.recipe.export.precisions,
+            truth.metrics, calls,
+        )  # fmt: skip
+        size = (folder / "subnet.safetensors").stat().st_size
+        rows = [{"form": "pytorch", "max_abs_diff": 0.0, "max_rel_diff": 0.0, "outputs_changed": 0, "size_bytes": size}]
+        rows[0][metric] = truth.metrics[metric]
+        for runtime in runtimes:
+            for precision in self.recipe.export.precisions:
+                methods = bundle.methods(runtime, precision)
+                difference = compare(program, reference, methods, calls)
+                score = self.task.score(program, methods, "test")
+                rows.append({
+                    "form": f"{runtime} {precision}",
+                    "max_abs_diff": max(row["max_abs"] for row in difference),
+                    "max_rel_diff": max(row["max_rel"] for row in difference),
+                    "outputs_changed": sum(a != b for a, b in zip(truth.outputs, score.outputs, strict=True)),
+                    metric: score.metrics[metric],
+                    "size_bytes": bundle.size_bytes(runtime, precision),
+                })  # fmt: skip
+        bundle.record(parity=rows)
+
+    def _bundle(
+        self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
+        metrics: dict[str, float], calls: Any = (),
+    ) -> Bundle:  # fmt: skip
+        program, costs = self._built(arch)[0], self.exact(arch)
+        data = self.run.info.get("data", {})
+        return write_bundle(
+            folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
+            metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},
+            task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
+        )  # fmt: skip
+
+
+def _put(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Put the rows of one subnet into a table, in the place of those it had."""
+    old: list[dict[str, Any]] = []
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            old = [row for row in csv.DictReader(file) if row["subnet"] != rows[0]["subnet"]]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in [*old, *rows] for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*old, *rows])
+    atomic_write(path, text.getvalue())
+
+
+def read_arch(text: str, space: SearchSpace) -> Arch:
+    """An architecture as a user gives it: `smallest`, `largest`, a JSON object, or a file that holds one.
+
+    Raises:
+        TodmError: it is none of these, or does not belong to the space.
+    """
+    if text in ("smallest", "largest"):
+        return space.smallest() if text == "smallest" else space.largest()
+    try:
+        content = Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
+        return space.check(json.loads(content))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise TodmError(f"--arch {text!r}: {error}; give smallest, largest, or JSON with every choice") from error
+
+
+def _prove(job: tuple[str, str, str, list[str]]) -> None:
+    run, device, folder, runtimes = job
+    torch.set_num_threads(1)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    Family(Run.open(run), device).prove(Path(folder), runtimes)
