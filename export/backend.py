@@ -47,7 +47,11 @@ class Backend(Protocol):
         """Operators of these files that run outside the accelerated path, as `method: operator`."""
 
     def versions(self) -> dict[str, str]:
-        """Versions of the packages that wrote the files."""
+        """Versions of the packages it needs.
+
+        Raises:
+            ImportError: one is missing; `find_backend` says so, and neither `export` nor `load` has to.
+        """
 
 
 def names() -> list[str]:
@@ -66,7 +70,9 @@ def find_backend(name: str) -> Backend:
     point = entry_points(group="todm.backends")[name]
     try:
         with quiet():
-            return point.load()()
+            backend: Backend = point.load()()
+            backend.versions()
+            return backend
     except ImportError as error:
         extra = f"todm[{name}]" if point.module.startswith("todm.") else point.module.partition(".")[0]
         raise TodmError(f"runtime {name!r} needs {error.name}; type: pip install '{extra}'") from error

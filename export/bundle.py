@@ -46,12 +46,9 @@ class Bundle:
         """All files that a device needs to run this runtime and precision, assets included."""
         files = self.manifest["runtimes"].get(runtime, {}).get("files", {})
         if precision not in files:
-            offered = [
-                f"{name} {each}"
-                for name, entry in self.manifest["runtimes"].items()
-                for each in entry["files"]
-            ]
-            raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {', '.join(offered)}")
+            all_of_them = self.manifest["runtimes"].items()
+            offered = ", ".join(f"{name} {'/'.join(entry['files'])}" for name, entry in all_of_them)
+            raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {offered}")
         return [self.folder / path for path in files[precision]]
 
     def size_bytes(self, runtime: str, precision: Precision = "float") -> int:

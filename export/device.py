@@ -1,6 +1,5 @@
 """Device profiles: on what, with which runtime and how long a bundle is measured."""
 
-from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +9,8 @@ from pydantic.dataclasses import dataclass
 
 from todm.errors import TodmError
 from todm.export.backend import Precision
+
+FOLDER = Path(__file__).parent / "devices"
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid"))
@@ -28,9 +29,7 @@ class Device:
 
 def names() -> list[str]:
     """The profiles that come with the package."""
-    return sorted(
-        path.name.removesuffix(".yaml") for path in _shipped().iterdir() if path.name.endswith(".yaml")
-    )
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
 def find_device(name: str) -> Device:
@@ -39,23 +38,13 @@ def find_device(name: str) -> Device:
     Raises:
         TodmError: there is no such profile, or something is wrong in it.
     """
-    path = Path(name)
-    if name in names():
-        text = (_shipped() / f"{name}.yaml").read_text()
-    elif path.suffix in (".yaml", ".yml") and path.is_file():
-        text = path.read_text()
-    else:
-        raise TodmError(
-            f"unknown device {name!r}; known: {', '.join(names())}, or give the path of a .yaml profile"
-        )
+    path = FOLDER / f"{name}.yaml" if name in names() else Path(name)
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        raise TodmError(f"unknown device {name!r}; known: {', '.join(names())}, or a .yaml file")
     try:
-        return TypeAdapter(Device).validate_python(yaml.safe_load(text))
+        return TypeAdapter(Device).validate_python(yaml.safe_load(path.read_text()))
     except ValidationError as error:
         first = error.errors()[0]
         raise TodmError(f"device {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     except yaml.YAMLError as error:
         raise TodmError(f"device {name} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def _shipped() -> resources.abc.Traversable:
-    return resources.files("todm.export") / "devices"

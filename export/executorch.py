@@ -1,4 +1,7 @@
-"""ExecuTorch: one .pte with every method, its matrix work on XNNPACK, static shapes at batch 1."""
+"""ExecuTorch: one .pte with every method, its matrix work on XNNPACK, static shapes at batch 1.
+
+The exporter is imported where it is used: it takes seconds, and loading needs the runtime alone.
+"""
 
 import gc
 from collections.abc import Iterator, Sequence
@@ -8,16 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-    XNNPACKQuantizer,
-    get_symmetric_quantization_config,
-)
-from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-from executorch.exir._serialize._program import deserialize_pte_binary
-from executorch.exir.schema import KernelCall
 from torch.export import ExportedProgram, export
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
@@ -43,7 +37,6 @@ class ExecuTorch:
         Raises:
             TodmError: matrix work stays outside XNNPACK, or int8 convolutions lack calibration.
         """
-        path = folder / self.name / ("model.int8.pte" if precision == "int8" else "model.pte")
         with quiet(), torch.no_grad(), _no_collection():
             exported = {}
             for method in program.methods:
@@ -51,19 +44,15 @@ class ExecuTorch:
                 if precision == "int8" and method.quantize:
                     calls = [inputs for name, inputs in calibration if name == method.name]
                     exported[method.name] = _int8(method, exported[method.name], calls)
-            # The lowered graph is checked by running it (parity), not by walking it once more.
-            config = EdgeCompileConfig(_check_ir_validity=False)
-            lowered = to_edge_transform_and_lower(
-                exported, partitioner=[XnnpackPartitioner()], compile_config=config
-            )
-            data = bytes(lowered.to_executorch().buffer)
+            data = _lowered(exported)
         slow = [entry for entry in _outside(data) if entry.rsplit("::", 1)[-1] in MATRIX]
         if slow:
             raise TodmError(
-                f"matrix work stays outside XNNPACK: {', '.join(slow)}; use torch.bmm on rank 3, and "
-                "parameters or buffers as weights"
+                f"matrix work stays outside XNNPACK: {', '.join(slow)}; multiply by parameters or "
+                "buffers, and with torch.bmm on rank 3"
             )
-        return [atomic_write(path, data)]
+        name = "model.int8.pte" if precision == "int8" else "model.pte"
+        return [atomic_write(folder / self.name / name, data)]
 
     def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
         """Threads are the whole process's: a change of them ends the use of programs loaded before."""
@@ -85,22 +74,32 @@ def _int8(
     """PT2E. Linear layers: weights by channel, activations by the range of the call at hand, which errs a
     fourth as much as calibrated ranges and is as fast. Convolutions: calibrated, XNNPACK has no other.
     """
-    convolutions = [node.name for node in exported.graph.nodes if str(node.target).startswith("aten.conv")]
-    if convolutions and not calls:
-        raise TodmError(
-            f"int8 of method {method.name!r} needs calibration for its convolutions; pass recorded real calls"
-        )
-    quantizer = XNNPACKQuantizer()
-    quantizer.set_operator_type(
-        torch.ops.aten.linear.default, get_symmetric_quantization_config(is_per_channel=True, is_dynamic=True)
-    )
-    quantizer.set_operator_type(
-        torch.ops.aten.conv2d.default, get_symmetric_quantization_config(is_per_channel=True)
-    )
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+    runs = [_examples(method)]
+    if any(str(node.target).startswith("aten.conv") for node in exported.graph.nodes):
+        runs = [tuple(map(torch.from_numpy, inputs)) for inputs in calls]
+        if not runs:
+            raise TodmError(f"int8 convolutions of method {method.name!r} need calibration on recorded calls")
+    quantizer = xnnpack.XNNPACKQuantizer()
+    for operator, dynamic in ((torch.ops.aten.linear, True), (torch.ops.aten.conv2d, False)):
+        config = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
+        quantizer.set_operator_type(operator.default, config)
     prepared = prepare_pt2e(exported.module(), quantizer)
-    for inputs in [tuple(map(torch.from_numpy, inputs)) for inputs in calls] or [_examples(method)]:
+    for inputs in runs:
         prepared(*inputs)
     return export(convert_pt2e(prepared), _examples(method), strict=False)
+
+
+def _lowered(exported: dict[str, ExportedProgram]) -> bytes:
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+    # The lowered graph is checked by running it (parity), not by walking it once more.
+    config = EdgeCompileConfig(_check_ir_validity=False)
+    edge = to_edge_transform_and_lower(exported, partitioner=[XnnpackPartitioner()], compile_config=config)
+    return bytes(edge.to_executorch().buffer)
 
 
 def _examples(method: Method) -> tuple[torch.Tensor, ...]:
@@ -110,16 +109,15 @@ def _examples(method: Method) -> tuple[torch.Tensor, ...]:
 
 def _outside(data: bytes) -> list[str]:
     """`method: operator` for each kind of operator that the portable kernels run."""
-    result = []
+    from executorch.exir._serialize._program import deserialize_pte_binary
+    from executorch.exir.schema import KernelCall
+
+    found = set()
     for plan in deserialize_pte_binary(data).program.execution_plan:
-        calls = {
-            instruction.instr_args.op_index
-            for chain in plan.chains
-            for instruction in chain.instructions
-            if isinstance(instruction.instr_args, KernelCall)
-        }
-        result += sorted({f"{plan.name}: {plan.operators[index].name}" for index in calls})
-    return result
+        for step in (step.instr_args for chain in plan.chains for step in chain.instructions):
+            if isinstance(step, KernelCall):
+                found.add(f"{plan.name}: {plan.operators[step.op_index].name}")
+    return sorted(found)
 
 
 @contextmanager

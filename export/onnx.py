@@ -1,12 +1,14 @@
-"""ONNX files, one per method, for ONNX Runtime and whatever else reads them."""
+"""ONNX files, one per method, for ONNX Runtime and whatever else reads them.
+
+The exporter is imported where it is used: loading needs the runtime alone.
+"""
 
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
@@ -14,6 +16,9 @@ from todm.export.calibrate import Call
 from todm.export.runner import load_onnx
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 
 class Onnx:
@@ -43,30 +48,35 @@ class Onnx:
 
 
 def _write(program: Program, method: Method, folder: Path, precision: Precision) -> Path:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     path = folder / f"{method.file}.onnx"
     if precision == "float" or not path.exists():
         atomic_write(path, _described(_converted(method), program, method))
     if precision == "float" or not method.quantize:
         return path
-    # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.
+    model = onnx.load(path)
+    # Matrices of a recurrence have rank 3. They are small, and their errors come back with the states.
+    ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
+    kept = [node.name for node in model.graph.node if any(ranks.get(name, 0) > 2 for name in node.input)]
     target = folder / f"{method.file}.int8.onnx"
     temporary = target.with_name(f".{target.name}.part")
+    # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.
+    options = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
     with quiet():
-        quantize_dynamic(
-            path, temporary, op_types_to_quantize=["MatMul", "Gemm"], weight_type=QuantType.QInt8
-        )
+        quantize_dynamic(model, temporary, nodes_to_exclude=kept, **options)
     model = onnx.load(temporary)
     temporary.unlink()
     return atomic_write(target, _described(model, program, method))
 
 
-def _converted(method: Method) -> onnx.ModelProto:
+def _converted(method: Method) -> "ModelProto":
     """The exporter fixes an axis of size 1 for good, so it is shown a dynamic axis with size 2. It takes two
     inputs that are one tensor for one input, so it is given copies.
     """
-    symbols = {
-        symbol: torch.export.Dim(symbol) for axes in method.dynamic.values() for symbol in axes.values()
-    }
+    names = {symbol for axes in method.dynamic.values() for symbol in axes.values()}
+    symbols = {name: torch.export.Dim(name) for name in names}
     examples, shapes = [], []
     for name, example in method.inputs.items():
         axes = method.dynamic.get(name, {})
@@ -90,12 +100,14 @@ def _converted(method: Method) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _described(model: onnx.ModelProto, program: Program, method: Method) -> bytes:
+def _described(model: "ModelProto", program: Program, method: Method) -> bytes:
     """With our metadata, and without the exporter's: source lines and paths, a tenth of a small file."""
     for part in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
     del model.graph.value_info[:]
     del model.graph.metadata_props[:]
-    onnx.helper.set_model_props(model, {"todm_method": method.name, **program.metadata})
+    from onnx.helper import set_model_props
+
+    set_model_props(model, {"todm_method": method.name, **program.metadata})
     return model.SerializeToString()

@@ -123,7 +123,8 @@ def memory(field: str) -> int:
     found = re.search(rf"^{field}:\s*(\d+) kB", read("/proc/self/status"), re.MULTILINE)
     if found:
         return int(found[1]) * 1024
-    import resource  # Only where there is no /proc: its peak is inherited from the process that started this one.
+    # Only where there is no /proc: this peak is inherited from the process that started this one.
+    import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 

@@ -37,8 +37,8 @@ class Training:
     clipping_scale: float | None = 2.0
     """Gradients are clipped to this multiple of the median norm; null turns it off."""
     growth: Fraction = 0.25
-    """Fraction of the updates that train the smallest net alone before the sandwich begins: it finds the task's
-    alignments sooner than a deep net, at a fraction of the cost, and the larger nets start from there."""
+    """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
+    rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
     random_nets: int = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     divergence: Literal["none", "kl", "alpha", "adaptive"] = "adaptive"

@@ -11,8 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from todm.space import Arch, SearchSpace, activate
-from todm.task import LossOutput, Task
+from todm.task import LossOutput
 
+Loss = Callable[[nn.Module, Any], LossOutput]
+"""(model with a subnet active, batch) -> its loss, and what it can teach or be taught."""
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """(student logits, teacher logits), each (..., classes) -> (...)."""
 
@@ -24,7 +26,7 @@ def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> dict[str,
 
 
 def accumulate_gradients(
-    model: nn.Module, task: Task, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float
+    model: nn.Module, loss: Loss, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float
 ) -> dict[str, float]:
     """Add up the gradients of all `archs` on one batch; the first is the teacher of the others.
 
@@ -40,7 +42,7 @@ def accumulate_gradients(
     log: dict[str, float] = {}
     for name, arch in archs.items():
         activate(model, arch)
-        output = task.loss(model, batch)
+        output = loss(model, batch)
         total = output.loss
         if teacher is None:
             teacher = output.detach()

@@ -60,6 +60,10 @@ class Multiple:
     factor: int
 
     @property
+    def options(self) -> tuple[int, ...]:
+        return tuple(option * self.factor for option in self.choice.options)
+
+    @property
     def active(self) -> int:
         return self.choice.active * self.factor
 
@@ -91,7 +95,7 @@ def full(width: Width) -> int:
 
 
 class ElasticStack(nn.ModuleList):
-    """Layers of which an architecture uses some: iterating over it gives the active ones.
+    """Layers of which an architecture uses some: length, indices and iteration are those of the active ones.
 
     Args:
         layers: All layers, in order.
@@ -126,6 +130,10 @@ class ElasticStack(nn.ModuleList):
     def __len__(self) -> int:
         # nn.ModuleList appends at index len(self), before `depth` exists.
         return self.depth.active if "depth" in self.__dict__ else len(self._modules)
+
+    def __getitem__(self, index: int | slice) -> nn.Module:  # type: ignore[override]
+        layers = list(self)
+        return nn.ModuleList(layers[index]) if isinstance(index, slice) else layers[index]
 
     def plain(self) -> nn.ModuleList:
         """The active layers alone."""
@@ -169,7 +177,10 @@ def _uses(module: nn.Module, gates: tuple[_Gate, ...] = ()) -> Iterator[tuple[st
     """Every place where a choice is used, with the gates that must be open for it to matter."""
     for choice in _own_choices(module):
         yield choice.name, gates
-    for index, child in enumerate(module.children()):
+    # Not children(): a layer that stands at two places of a stack must keep both indices.
+    for index, child in enumerate(module._modules.values()):
+        if child is None:
+            continue
         if isinstance(module, ElasticStack):
             kept = {depth: module.kept(depth) for depth in module.depth.options}
             yield from _uses(child, (*gates, _Gate(module.depth.name, index, kept)))
@@ -206,6 +217,11 @@ class SearchSpace:
     def largest(self) -> Arch:
         """Every choice at its most: the supernet itself."""
         return {name: options[-1] for name, options in self.choices.items()}
+
+    def shallowest(self) -> Arch:
+        """The fewest layers, each at its widest."""
+        depths = {gate.depth for uses in self._uses.values() for gates in uses for gate in gates}
+        return {name: options[0] if name in depths else options[-1] for name, options in self.choices.items()}
 
     def sample(self, rng: random.Random) -> Arch:
         """Every choice drawn independently and uniformly."""

@@ -36,5 +36,5 @@ def _plain(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = _plain(child, done)
-        done[module] = module.plain() if hasattr(module, "plain") else module  # type: ignore[operator]
+        done[module] = module.plain().train(module.training) if hasattr(module, "plain") else module  # type: ignore[operator]
     return done[module]

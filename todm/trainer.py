@@ -105,7 +105,7 @@ class Trainer:
                 if self.update % config.checkpoint_every == 0 or self.update == config.updates:
                     log.flush()
                     self._save(checkpoints)
-                shown = {key: f"{row[key]:.3f}" for key in ("loss_largest", "loss_smallest", "divergence") if key in row}
+                shown = {key: f"{row[key]:.3f}" for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence") if key in row}
                 bar.set_postfix(shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False)
                 bar.update()
 
@@ -116,7 +116,7 @@ class Trainer:
         progress = self.update / config.updates
         growing = progress < config.growth
         archs = sandwich(self.space, rng, config.random_nets)
-        archs = {"smallest": archs["smallest"]} if growing else archs
+        archs = {"shallowest": self.space.shallowest()} if growing else archs
         ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
         strength = 0.0 if config.divergence == "none" else config.distillation * ramp
         self.model.train()
@@ -124,7 +124,7 @@ class Trainer:
         self.schedule.step_batch(self.update)
         with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
             row: dict[str, Any] = accumulate_gradients(
-                self.model, self.task, batch, archs, self.divergence, strength
+                self.model, self.task.loss, batch, archs, self.divergence, strength
             )
         before = self.optimizer.skipped
         self.optimizer.step()

@@ -67,6 +67,14 @@ def test_every_onnx_file_has_the_metadata_and_no_path_of_this_machine(pristine: 
         assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "N"
 
 
+def test_int8_leaves_the_matrices_of_the_recurrence_in_float(pristine: Bundle) -> None:
+    model = onnx.load(pristine.folder / "onnx" / "streaming" / "encoder.int8.onnx")
+    ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
+    kinds = [(node.op_type, max(ranks.get(name, 0) for name in node.input)) for node in model.graph.node]
+    assert ("MatMul", 3) in kinds
+    assert kinds.count(("MatMulInteger", 2)) == 2
+
+
 def test_operators_outside_xnnpack_are_listed_and_none_is_matrix_work(pristine: Bundle) -> None:
     outside = find_backend("executorch").undelegated(pristine.files("executorch")[:1])
     assert "encode_chunk: aten::native_layer_norm" in outside
@@ -142,7 +150,7 @@ def test_one_method_of_any_model(
 
 
 def test_int8_convolutions_need_calibration(image: Program, tmp_path: Path) -> None:
-    with pytest.raises(TodmError, match="'forward' needs calibration"):
+    with pytest.raises(TodmError, match="convolutions of method 'forward' need calibration"):
         find_backend("executorch").export(image, tmp_path, "int8")
 
 

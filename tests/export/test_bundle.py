@@ -2,16 +2,20 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from toy import WIDTH, Joiner
 
 from todm.errors import TodmError
 from todm.export import Bundle, bundle, load_bundle, write_bundle
 from todm.files import sha256
-from todm.program import Program
+from todm.program import Method, Program
 
 FACTS = {
     "name": "n",
@@ -23,6 +27,13 @@ FACTS = {
 }
 ROW = {"runtime": "onnx", "precision": "int8", "latency_p50_ms": 1.5, "latency_p90_ms": 2.25, "rtf": 0.125}
 ROW |= {"wer": 2.75, "device": "local", "cpu": "a CPU", "threads": 1}
+
+
+@pytest.fixture
+def small() -> Program:
+    one = torch.ones(1, WIDTH)
+    method = Method("join", "joiner", Joiner().eval(), {"encoder_out": one, "decoder_out": one}, ("logits",))
+    return Program((method,))
 
 
 @pytest.fixture
@@ -56,7 +67,9 @@ def test_files_are_all_a_device_needs(pristine: Bundle) -> None:
         (pristine.folder / "onnx" / "streaming" / name).stat().st_size for name in names
     )
     assert [path.name for path in pristine.files("executorch")] == ["model.pte", "tokens.txt"]
-    with pytest.raises(TodmError, match="has no coreml float files; it has: onnx float, onnx int8"):
+    with pytest.raises(
+        TodmError, match="no coreml float files; it has: onnx float/int8, executorch float/int8"
+    ):
         pristine.files("coreml")
 
 
@@ -101,35 +114,35 @@ def test_harm_is_one_clear_line(copy: Path, name: str, harm: Callable[[Path], ob
 
 
 def test_a_failed_export_leaves_nothing(
-    tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, small: Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path, content: bytes) -> Path:
         raise TodmError("no space left")
 
     monkeypatch.setattr(bundle, "atomic_write", full)
     with pytest.raises(TodmError, match="no space left"):
-        write_bundle(tmp_path / "bundle", program, runtimes=["onnx"], precisions=["float"], **FACTS)
+        write_bundle(tmp_path / "bundle", small, runtimes=["onnx"], precisions=["float"], **FACTS)
     assert not list(tmp_path.iterdir())
 
 
-def test_another_folder_is_not_overwritten(tmp_path: Path, program: Program) -> None:
+def test_another_folder_is_not_overwritten(tmp_path: Path, small: Program) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TodmError, match="exists and is not a bundle"):
-        write_bundle(tmp_path, program, **FACTS)
+        write_bundle(tmp_path, small, **FACTS)
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_a_bundle_is_replaced_by_its_successor(copy: Path, program: Program) -> None:
-    write_bundle(copy, program, runtimes=["onnx"], precisions=["float"], **FACTS)
+def test_a_bundle_is_replaced_by_its_successor(copy: Path, small: Program) -> None:
+    write_bundle(copy, small, runtimes=["onnx"], precisions=["float"], **FACTS)
     assert load_bundle(copy).manifest["name"] == "n"
     assert not (copy / "executorch").exists()
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path, program: Program) -> None:
+def test_a_folder_that_cannot_be_made(tmp_path: Path, small: Program) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TodmError, match=r"cannot write .*Not a directory"):
-        write_bundle(tmp_path / "file" / "bundle", program, **FACTS)
+        write_bundle(tmp_path / "file" / "bundle", small, **FACTS)
 
 
 def test_measurements_are_added_and_reach_the_card(copy: Path) -> None:
@@ -155,3 +168,9 @@ def test_the_card_has_front_matter_and_commands_that_fit_the_files(pristine: Bun
     for argument in command.split()[1:-1]:
         assert (pristine.folder / argument.split("=")[1]).is_file()
     assert bundle.MANIFEST in text
+
+
+def test_opening_a_bundle_waits_for_no_torch(pristine: Bundle) -> None:
+    code = "import sys, todm.export; todm.export.load_bundle(sys.argv[1]); print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code, str(pristine.folder)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"

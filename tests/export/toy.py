@@ -27,13 +27,13 @@ class Encoder(nn.Module):
         batch = x.shape[0]
         frames = torch.cat([state0.reshape(batch, 1, BANDS), x], 1)
         h = self.front(frames.transpose(1, 2)).transpose(1, 2)
-        columns = self.norm1(h).reshape(batch, STEPS, HEADS, CHANNELS).permute(2, 1, 0, 3)
-        state = state1.reshape(batch, HEADS, STATE, CHANNELS).permute(1, 2, 0, 3)
-        both = torch.cat([columns, state], 1).reshape(HEADS, STEPS + STATE, batch * CHANNELS)
-        mixed = torch.bmm(self.mix, both).reshape(HEADS, STEPS + STATE, batch, CHANNELS)
-        h = h + mixed[:, :STEPS].permute(2, 1, 0, 3).reshape(batch, STEPS, WIDTH)
+        steps = self.norm1(h).reshape(batch, STEPS, HEADS, CHANNELS).permute(2, 0, 3, 1)
+        state = state1.reshape(batch, HEADS, CHANNELS, STATE).permute(1, 0, 2, 3)
+        both = torch.cat([steps, state], 3).reshape(HEADS, batch * CHANNELS, STEPS + STATE)
+        mixed = torch.bmm(both, self.mix).reshape(HEADS, batch, CHANNELS, STEPS + STATE)
+        h = h + mixed[:, :, :, :STEPS].permute(1, 3, 0, 2).reshape(batch, STEPS, WIDTH)
         h = h + self.down(nn.functional.silu(self.up(self.norm2(h))))
-        state1 = mixed[:, STEPS:].permute(2, 0, 1, 3).reshape(1, batch, HEADS * STATE * CHANNELS)
+        state1 = mixed[:, :, :, STEPS:].permute(1, 0, 2, 3).reshape(1, batch, HEADS * CHANNELS * STATE)
         return h, x[:, -1:].reshape(1, batch, BANDS), state1
 
 

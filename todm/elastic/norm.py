@@ -53,14 +53,15 @@ class ElasticGroupNorm(nn.GroupNorm):
     """
 
     def __init__(self, channels: Width, group_size: int, eps: float = 1e-5) -> None:
-        super().__init__(max(1, full(channels) // group_size), full(channels), eps)
+        for size in (channels,) if isinstance(channels, int) else channels.options:
+            if size % group_size:
+                raise ValueError(f"{size} channels cannot be split into groups of {group_size}")
+        super().__init__(full(channels) // group_size, full(channels), eps)
         self.channels = channels
         self.group_size = group_size
 
     def forward(self, input: Tensor) -> Tensor:
         size = active(self.channels)
-        if size % self.group_size:
-            raise ValueError(f"{size} channels cannot be split into groups of {self.group_size}")
         return F.group_norm(input, size // self.group_size, self.weight[:size], self.bias[:size], self.eps)
 
     def plain(self) -> nn.GroupNorm:

@@ -163,13 +163,17 @@ class _Sampler(optuna.samplers.NSGAIISampler):
                 return arch
         rng = random.Random(f"{self.seed} {self.number}")
         smallest = arch = self.space.canonical(self.space.smallest())
+        choices = self.space.choices.items()
+        pool = [parent.params for parent in parents]
+        pool = pool or [c.arch for c in self.known.values() if not self.affordable.violations(c.costs)]
         heavy, heavies = False, 0
         for attempt in range(100):
-            if heavy:  # Pulled towards the smallest until it fits.
-                arch = self.space.crossover(arch, smallest, rng)
-            elif len(parents) > 1 and attempt < 50:
-                mother, father = rng.sample(parents, 2)
-                arch = self.space.mutate(self.space.crossover(mother.params, father.params, rng), rng, 0.1)
+            if heavy:  # Some of its choices go down a step, until it fits: the best networks just do.
+                down = {name: options.index(arch[name]) - (rng.random() < 0.3) for name, options in choices}
+                arch = {name: options[max(down[name], 0)] for name, options in choices}
+            elif pool and attempt < 50:
+                arch = self.space.crossover(rng.choice(pool), rng.choice(pool), rng)
+                arch = self.space.mutate(arch, rng, 0.1)
             else:
                 arch = self.space.sample(rng)
             key = arch_key(arch := self.space.canonical(arch))

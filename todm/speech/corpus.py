@@ -116,15 +116,16 @@ def perturb(samples: Samples, augment: Augmentation, rng: np.random.Generator) -
 
 
 def mask(features: Tensor, augment: Augmentation, rng: np.random.Generator) -> Tensor:
-    """SpecAugment's masks on the features (frames, 80) of one utterance, in place, filled with their mean.
+    """SpecAugment's masks on the features (frames, 80) of one utterance, in place, filled with each bin's mean.
 
     lhotse's own draws from three generators of the process, so that a batch would depend on the one before.
     """
-    mean, longest = features.mean(), min(augment.time_width, len(features) // 10)
+    mean, longest = features.mean(0), min(augment.time_width, len(features) // 10)
     plan = [(0, longest)] * augment.time_masks + [(1, augment.frequency_width)] * augment.frequency_masks
     for axis, widest in plan:
         width = int(rng.integers(widest + 1))
-        features.narrow(axis, int(rng.integers(features.shape[axis] - width + 1)), width).fill_(mean)
+        start = int(rng.integers(features.shape[axis] - width + 1))
+        features.narrow(axis, start, width).copy_(mean.narrow(0, start, width) if axis else mean)
     return features
 
 
@@ -223,6 +224,11 @@ def evaluation_batches(cuts: CutSet, tokens: Tokens, seconds_per_batch: float = 
             size += 1
         chosen, ordered = ordered[:size], ordered[size:]
         yield make_batch([fbank(np.concatenate([samples_of(cut), TAIL])) for cut in chosen], chosen, tokens)
+
+
+def typical_features(cuts: CutSet, count: int = 200) -> Tensor:
+    """Features of the first `count` utterances, one after the other: (frames, 80)."""
+    return torch.cat([fast_fbank(samples_of(cut)) for cut in islice(cuts, count)])
 
 
 def make_cut(recording: Recording, text: str, speaker: str | None = None) -> MonoCut:

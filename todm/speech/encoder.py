@@ -2,41 +2,45 @@
 
 import math
 from dataclasses import field
+from typing import Annotated
 
 import torch
-from pydantic import ConfigDict
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from todm.dropout.adaptive_width import AdaptiveDropout
 from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
+from todm.recipe import STRICT, Count
 from todm.space import Choice, Width
 from todm.speech.features import BINS
 from todm.speech.ssm import MultiHeadSSM
 
 SUBSAMPLING = 4
 
+Options = Annotated[list[Count], Field(min_length=1)]
 
-@dataclass(frozen=True, config=ConfigDict(extra="forbid", use_attribute_docstrings=True))
+
+@dataclass(frozen=True, config=STRICT)
 class EncoderConfig:
     """Sizes of the encoder. A list with several values is an axis of the search space."""
 
-    width: list[int] = field(default_factory=lambda: [64])
+    width: Options = field(default_factory=lambda: [64])
     """Channels between blocks."""
-    depth: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5, 6])
+    depth: Options = field(default_factory=lambda: [1, 2, 3, 4, 5, 6])
     """Number of blocks; the first ones are kept."""
-    hidden: list[int] = field(default_factory=lambda: [64, 128, 192, 256])
+    hidden: Options = field(default_factory=lambda: [64, 128, 192, 256])
     """Width of the feed-forward layers, chosen for each block by itself."""
-    heads: list[int] = field(default_factory=lambda: [8])
+    heads: Options = field(default_factory=lambda: [8])
     """State-space heads, even numbers."""
-    head_size: int = 8
+    head_size: Count = 8
     """Channels of a head."""
-    states: list[int] = field(default_factory=lambda: [16])
+    states: Options = field(default_factory=lambda: [16])
     """Complex modes of a head's recurrence."""
-    front: int = 48
+    front: Count = 48
     """Channels between the two subsampling layers."""
-    dropout: float = 0.1
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Of the feed-forward layers at full width; it shrinks with the width."""
 
     def __post_init__(self) -> None:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from todm.program import Method, Methods, Program
-from todm.recipe import STRICT
-from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches
+from todm.recipe import STRICT, Count
+from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches, typical_features
 from todm.speech.decode import StreamRecogniser, greedy
 from todm.speech.encoder import SUBSAMPLING, EncoderConfig, subsampled
 from todm.speech.features import BINS
@@ -31,11 +31,11 @@ class TransducerConfig:
 
     encoder: EncoderConfig = Field(default_factory=EncoderConfig)
     """The encoder, which holds the search space."""
-    joiner: int = 64
+    joiner: Count = 64
     """Width in which encoder and predictor meet."""
-    embedding: int = 32
+    embedding: Count = 32
     """Width of the predictor's symbol embedding."""
-    ctc: float = 0.5
+    ctc: NonNegativeFloat = 0.5
     """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
     blank_bias: float = 5.0
     """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
@@ -45,13 +45,13 @@ class TransducerConfig:
 class Batching:
     """How training utterances are varied and put together."""
 
-    seconds: float = 60.0
+    seconds: PositiveFloat = 60.0
     """Audio in one batch, padding included."""
-    warm_updates: int = 200
+    warm_updates: NonNegativeInt = 200
     """Number of first updates on short utterances only: the plateau of blanks ends sooner on them."""
-    warm_seconds: float = 2.0
+    warm_seconds: PositiveFloat = 2.0
     """Longest utterance of those."""
-    workers: int = 1
+    workers: NonNegativeInt = 1
     """Processes that prepare batches ahead."""
     augmentation: Augmentation = Field(default_factory=Augmentation)
     """How utterances are varied."""
@@ -74,16 +74,11 @@ class SpeechTask:
         self._evaluation: dict[str, list[Batch]] = {}
 
     def build(self) -> Transducer:
-        """The supernet, with feature statistics of the dev set."""
+        """The supernet, with the feature statistics of some training utterances."""
         config = self.config
         model = Transducer(config.encoder, len(self.corpus.tokens), config.joiner, config.embedding)
         model.start_with_blanks(config.blank_bias)
-        frames = [
-            features[:length]
-            for batch in self._batches("dev")
-            for features, length in zip(batch.features, batch.feature_lengths, strict=True)
-        ]
-        model.encoder.set_statistics(torch.cat(frames))
+        model.encoder.set_statistics(typical_features(self.corpus.cuts["train"]))
         return model
 
     def train_batches(self, start: int) -> Iterator[Batch]:
