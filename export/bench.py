@@ -42,9 +42,7 @@ def measure(
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise TodmError(
-            f"benchmark of {bundle.folder} with {runtime} {precision} on {device.name} failed: {reason}"
-        )
+        raise TodmError(f"benchmark of {bundle.folder} with {runtime} {precision} on {device.name} failed: {reason}")
     result = json.loads(done.stdout.splitlines()[-1])
     cycles = result["cycles_ms"]
     if samples:

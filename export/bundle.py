@@ -118,9 +118,7 @@ def write_bundle(
                 "metrics": dict(metrics),
                 "data": dict(data),
                 "program": _signature(program),
-                "runtimes": {
-                    each.name: _export(each, program, building, precisions, calibration) for each in backends
-                },
+                "runtimes": {each.name: _export(each, program, building, precisions, calibration) for each in backends},
                 "parity": [],
                 "measurements": [],
             },
@@ -132,9 +130,7 @@ def write_bundle(
             folder.rename(old)
         building.rename(folder)
     except OSError as error:
-        raise TodmError(
-            f"cannot write {folder}: {error.strerror}; choose another folder with --out"
-        ) from error
+        raise TodmError(f"cannot write {folder}: {error.strerror}; choose another folder with --out") from error
     finally:
         for leftover in (building, old):
             shutil.rmtree(leftover, ignore_errors=True)

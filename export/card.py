@@ -32,9 +32,7 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         "## Use\n",
         _use(manifest),
         "## Files\n",
-        _table(
-            ("file", "bytes"), ((f"`{path}`", each["size_bytes"]) for path, each in manifest["files"].items())
-        ),
+        _table(("file", "bytes"), ((f"`{path}`", each["size_bytes"]) for path, each in manifest["files"].items())),
         "`bundle.json` holds the signature of every method, the architecture, all measurements, and the "
         "SHA-256 of every file; todm checks them before it loads any.",
     ]
@@ -64,9 +62,7 @@ def _results(manifest: Mapping[str, Any]) -> str:
                     where,
                 )
             )
-    return _table(
-        ("runtime", "precision", "MB", metric, "p50 / p90 ms", "real-time factor", "measured on"), rows
-    )
+    return _table(("runtime", "precision", "MB", metric, "p50 / p90 ms", "real-time factor", "measured on"), rows)
 
 
 def _use(manifest: Mapping[str, Any]) -> str:
@@ -78,8 +74,7 @@ def _use(manifest: Mapping[str, Any]) -> str:
         entry = manifest["runtimes"]["onnx"]
         binary = "sherpa-onnx-offline" if manifest["program"]["variant"] == "offline" else "sherpa-onnx"
         parts = (
-            f"--{method['file']}={entry['folder']}/{method['file']}.onnx"
-            for method in manifest["program"]["methods"]
+            f"--{method['file']}={entry['folder']}/{method['file']}.onnx" for method in manifest["program"]["methods"]
         )
         commands.append(f"{binary} {' '.join(parts)} --tokens={entry['folder']}/tokens.txt a.wav")
     return "```sh\n" + "\n".join(commands) + "\n```\n"

@@ -68,9 +68,7 @@ class ExecuTorch:
         return {package: version(package) for package in ("torch", "executorch", "torchao")}
 
 
-def _int8(
-    method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]
-) -> ExportedProgram:
+def _int8(method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]) -> ExportedProgram:
     """PT2E. Linear layers: weights by channel, activations by the range of the call at hand, which errs a
     fourth as much as calibrated ranges and is as fast. Convolutions: calibrated, XNNPACK has no other.
     """

@@ -47,13 +47,9 @@ def compare(
     return rows
 
 
-def _fed(
-    inputs: tuple[np.ndarray, ...], feeds: dict[int, int], previous: tuple[np.ndarray, ...]
-) -> list[np.ndarray]:
+def _fed(inputs: tuple[np.ndarray, ...], feeds: dict[int, int], previous: tuple[np.ndarray, ...]) -> list[np.ndarray]:
     """The recorded inputs, with this side's own states where it has any."""
-    return [
-        previous[feeds[index]] if previous and index in feeds else value for index, value in enumerate(inputs)
-    ]
+    return [previous[feeds[index]] if previous and index in feeds else value for index, value in enumerate(inputs)]
 
 
 def _distance(expected: np.ndarray, got: np.ndarray) -> float:

@@ -14,7 +14,8 @@ def test_the_example_of_a_users_own_model(tmp_path):
     done = subprocess.run([sys.executable, "example.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = re.search(r"(\d+) subnets; .*error=([\d.]+), costs=\{'params': (\d+)", done.stdout)
-    assert found and int(found[1]) == 3 * (3 + 9 + 27)
+    assert found is not None
+    assert int(found[1]) == 3 * (3 + 9 + 27)
     assert float(found[2]) < 15
     assert int(found[3]) <= 8000
     assert "ONNX says 8 - the label is 8" in done.stdout

@@ -102,6 +102,8 @@ def test_the_space_is_read_off_the_model():
     }  # fmt: skip
     assert space.largest() == {name: options[-1] for name, options in space.choices.items()}
     assert set(space.smallest().values()) == {1, 2}
+    depths = {name: 1 for name in space.choices if name.endswith("depth")}
+    assert space.shallowest() == {**space.largest(), **depths}
 
 
 def test_a_name_means_one_choice():

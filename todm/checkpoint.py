@@ -20,6 +20,9 @@ KEEP = 2
 def _flatten(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
     """Move the tensors of a nested structure into `tensors`, leaving references in their places."""
     if isinstance(value, Tensor):
+        # Keys may hold dots, and 0 is not "0".
+        while path in tensors:
+            path += "'"
         tensors[path] = value.detach().cpu().contiguous()
         return {"tensor": path}
     if isinstance(value, dict):
@@ -70,7 +73,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             structure = json.loads(file.metadata()["structure"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _restore(structure, tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise TodmError(f"checkpoint {path} is damaged ({error}); delete it and type the command again") from error
 
 
@@ -95,5 +98,5 @@ def fingerprint(weights: dict[str, Tensor]) -> str:
 
     digest = hashlib.sha256()
     for name in sorted(weights):
-        digest.update(name.encode() + weights[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(name.encode() + weights[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]

@@ -23,9 +23,7 @@ from torch.autograd.function import once_differentiable
 from todm.errors import TodmError
 
 
-def alpha_divergence(
-    teacher_logits: Tensor, student_logits: Tensor, alpha: float, clip: float | None = None
-) -> Tensor:
+def alpha_divergence(teacher_logits: Tensor, student_logits: Tensor, alpha: float, clip: float | None = None) -> Tensor:
     """Alpha-divergence, logits (..., classes) to (...), float32 at least; the teacher gets no gradient.
 
     `clip` bounds r^alpha, or r inside the logarithm at alpha 0; at alpha 1 it does nothing. Logits can be

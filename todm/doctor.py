@@ -15,7 +15,18 @@ EXTRAS = {
     "executorch": ("executorch", "torchao"),
 }
 """Optional packages by the extra that installs them."""
-CORE = ("torch", "numpy", "pydantic", "pyyaml", "safetensors", "tqdm", "tensorboard", "optuna", "scikit-learn", "jinja2")
+CORE = (
+    "torch",
+    "numpy",
+    "pydantic",
+    "pyyaml",
+    "safetensors",
+    "tqdm",
+    "tensorboard",
+    "optuna",
+    "scikit-learn",
+    "jinja2",
+)
 
 
 def examine() -> dict[str, Any]:

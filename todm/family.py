@@ -102,7 +102,9 @@ class Family:
 
     def costs(self) -> Callable[[Arch], dict[str, float]]:
         """Exact parameters and MACs, and the other costs predicted, each with its held-out error on top."""
-        rows = [(arch, {k: v for k, v in row.items() if isinstance(v, int | float)}) for arch, row in self.measurements()]
+        rows = [
+            (arch, {k: v for k, v in row.items() if isinstance(v, int | float)}) for arch, row in self.measurements()
+        ]
         predictor = Predictor(self.space, self.exact, rows)
         write_json(self.run.path / "search" / "predictor.json", predictor.held_out)
 
@@ -131,7 +133,7 @@ class Family:
         return found
 
     def best(self, budget: Budget, trials: int | None) -> dict[str, Any]:
-        """The most accurate subnet within a budget, exported, and measured inside it.
+        """The most accurate subnet within a budget, exported for the device's runtime, and measured inside it.
 
         Raises:
             TodmError: none of the likeliest ones measures inside the budget.
@@ -142,7 +144,7 @@ class Family:
         broken: dict[str, float] = {}
         for candidate in sorted(inside, key=lambda c: c.error)[:ATTEMPTS]:
             folder = self.extract(candidate.arch)
-            rows = self.deploy([folder], self.recipe.export.runtimes)
+            rows = self.deploy([folder], [self.device.runtime])
             chosen = (self.device.runtime, self.device.precision)
             row = next(row for row in rows if (row["runtime"], row["precision"]) == chosen)
             broken = budget.violations(row)
@@ -178,7 +180,7 @@ class Family:
         arch = self.space.canonical(arch)
         activate(self.supernet, arch)
         dev = self.task.evaluate(self.supernet, "dev")
-        program, subnet = self._built(arch)
+        subnet = self._built(arch)[1]
         metric, error = next(iter(dev.items()))
         costs = self.exact(arch)
         name = name or f"{self.device.name}@{costs['weight_bytes'] / 1e6:.2f}MB_{metric}{error:.1f}"
@@ -237,11 +239,9 @@ class Family:
         arch, subnet = self.load(folder)
         program = self.task.program(subnet)
         reference = eager(program)
-        scored: list[Any] = []
-        calls = record(
-            reference, lambda methods: scored.append(self.task.score(program, methods, "test")), CALIBRATION
-        )
-        truth = scored[0]
+        # Recorded on the dev set: int8 may be calibrated on it.
+        calls = record(reference, lambda methods: self.task.score(program, methods, "dev"), CALIBRATION)
+        truth = self.task.score(program, reference, "test")
         metric = next(iter(truth.metrics))
         write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": truth.metrics})
         bundle = self._bundle(

@@ -1,5 +1,6 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -26,7 +27,8 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise TodmError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
     return path
 

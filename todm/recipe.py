@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, NonNegativeFloat, NonNegativeInt, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from todm.errors import TodmError
@@ -20,6 +20,7 @@ from todm.errors import TodmError
 STRICT = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 Fraction = typing.Annotated[float, Field(ge=0, le=1)]
 Count = typing.Annotated[int, Field(ge=1)]
+Positive = typing.Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -28,22 +29,22 @@ class Training:
 
     updates: Count = 1500
     """Optimiser steps."""
-    lr: float = 0.03
+    lr: Positive = 0.03
     """Base learning rate of ScaledAdam, relative to each tensor's size."""
-    lr_batches: float = 500
+    lr_batches: Positive = 500
     """Updates after which Eden's rate has fallen by 2^-1/4."""
-    warmup: int = 100
+    warmup: NonNegativeInt = 100
     """Updates of linear warm-up from half the rate."""
-    clipping_scale: float | None = 2.0
+    clipping_scale: Positive | None = 2.0
     """Gradients are clipped to this multiple of the median norm; null turns it off."""
     growth: Fraction = 0.25
     """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
-    random_nets: int = 1
+    random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     divergence: Literal["none", "kl", "alpha", "adaptive"] = "adaptive"
     """What a subnet's distance from the largest net is measured with."""
-    distillation: float = 0.1
+    distillation: NonNegativeFloat = 0.1
     """Weight of that distance beside the loss on the labels."""
     distillation_start: Fraction = 0.7
     """Fraction of the updates after which distillation ramps up to its weight, over a tenth of training."""
@@ -93,15 +94,18 @@ class Recipe:
     """Name of the run; its folder is runs/NAME unless --out says otherwise."""
     task: str
     """Class of the task: `package.module:Class`, or `file.py:Class` beside the recipe."""
-    seed: int = 0
+    seed: NonNegativeInt = 0
     """Of initialisation, data order, sampling and search."""
     data: dict[str, Any] = field(default_factory=dict)
     """Options of the task's data; its class `Data` declares them."""
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the task's model; its class `Model` declares them."""
     training: Training = field(default_factory=Training)
+    """How the supernet is trained."""
     search: Search = field(default_factory=Search)
+    """How subnets are looked for."""
     export: Export = field(default_factory=Export)
+    """What is made of each subnet."""
 
 
 def build(kind: Any, values: dict[str, Any], where: str) -> Any:
@@ -113,6 +117,8 @@ def build(kind: Any, values: dict[str, Any], where: str) -> Any:
     Raises:
         TodmError: an unknown key (with the nearest known one), a wrong type, or values that contradict each other.
     """
+    if not hasattr(kind, "__pydantic_config__") and dataclasses.is_dataclass(kind):
+        kind = dataclass(kind, config=STRICT)  # an ordinary one would swallow unknown keys
     try:
         return TypeAdapter(kind).validate_python(values, strict=False)
     except ValidationError as error:
@@ -134,9 +140,7 @@ def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
     return [item.name for item in dataclasses.fields(kind)]
 
 
-def load_recipe(
-    name: str, overrides: dict[str, Any] | None = None, full: bool = False
-) -> tuple[Recipe, Path]:
+def load_recipe(name: str, overrides: dict[str, Any] | None = None, full: bool = False) -> tuple[Recipe, Path]:
     """Read a recipe by name (shipped with the package) or path (of the file or its folder).
 
     Args:
@@ -151,8 +155,8 @@ def load_recipe(
     """
     import todm.recipes
 
-    path = Path(name) if Path(name).exists() else Path(todm.recipes.__path__[0]) / name
-    path = path / "recipe.yaml" if path.is_dir() else path
+    path = Path(name, "recipe.yaml") if Path(name).is_dir() else Path(name)
+    path = path if path.is_file() else Path(todm.recipes.__path__[0], name, "recipe.yaml")
     if not path.is_file():
         raise TodmError(f"no recipe {name!r}: give a shipped name ({', '.join(shipped())}) or the path of a YAML file")
     values = _read_yaml(path)
@@ -206,8 +210,10 @@ def task_class(recipe: Recipe, folder: Path) -> Any:
             module = _import_file((folder / module_name).resolve())
         else:
             module = importlib.import_module(module_name)
-        return getattr(module, class_name)
-    except (ImportError, AttributeError, OSError) as error:
+        kind = getattr(module, class_name)
+        _ = kind.Data, kind.Model
+        return kind
+    except (ImportError, AttributeError, OSError, ValueError, TypeError) as error:
         raise TodmError(f"task {recipe.task!r} of recipe {recipe.name!r} cannot be loaded: {error}") from error
 
 

@@ -167,9 +167,7 @@ def _choices(model: nn.Module) -> dict[str, Choice]:
     for module in model.modules():
         for choice in _own_choices(module):
             if found.setdefault(choice.name, choice) is not choice:
-                raise ValueError(
-                    f"two different choices are named {choice.name!r}: share one Choice or rename one"
-                )
+                raise ValueError(f"two different choices are named {choice.name!r}: share one Choice or rename one")
     return found
 
 
@@ -261,10 +259,7 @@ class SearchSpace:
     def canonical(self, arch: Arch) -> Arch:
         """The same network with every choice that only unused layers hold set to its least."""
         self.check(arch)
-        return {
-            name: arch[name] if self._matters(name, arch) else options[0]
-            for name, options in self.choices.items()
-        }
+        return {name: arch[name] if self._matters(name, arch) else options[0] for name, options in self.choices.items()}
 
     @property
     def size(self) -> int:
@@ -282,8 +277,7 @@ class SearchSpace:
         """Features for a predictor: each choice of the canonical architecture scaled to 0..1."""
         canonical = self.canonical(arch)
         return [
-            (canonical[name] - options[0]) / max(options[-1] - options[0], 1)
-            for name, options in self.choices.items()
+            (canonical[name] - options[0]) / max(options[-1] - options[0], 1) for name, options in self.choices.items()
         ]
 
 

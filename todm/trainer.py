@@ -47,9 +47,7 @@ class Trainer:
         torch.manual_seed(seed)
         self.model = task.build().to(self.device)
         self.space = SearchSpace.of(self.model)
-        self.average = AveragedModel(
-            self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True
-        )
+        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
         self.optimizer = ScaledAdam(self.model.parameters(), config.lr, config.clipping_scale)
         self.schedule = Eden(self.optimizer, config.lr_batches, 1e9, config.warmup)
         self.divergence = divergence("kl" if config.divergence == "none" else config.divergence)
@@ -85,11 +83,18 @@ class Trainer:
         config, skipped, start = self.config, 0, time.perf_counter()
         batches = self.task.train_batches(self.update)
         errors: dict[str, Any] = {}
-        bar = tqdm(total=config.updates, initial=self.update, unit="update", dynamic_ncols=True,
-                   mininterval=1.0 if sys.stderr.isatty() else 15.0)
-        with bar, SummaryWriter(self.folder / "tensorboard", purge_step=self.update) as board, open(
-            self.folder / "log.jsonl", "a", encoding="utf-8"
-        ) as log:
+        bar = tqdm(
+            total=config.updates,
+            initial=self.update,
+            unit="update",
+            dynamic_ncols=True,
+            mininterval=1.0 if sys.stderr.isatty() else 15.0,
+        )
+        with (
+            bar,
+            SummaryWriter(self.folder / "tensorboard", purge_step=self.update) as board,
+            open(self.folder / "log.jsonl", "a", encoding="utf-8") as log,
+        ):
             while self.update < config.updates:
                 row = self._step(next(batches))
                 skipped = skipped + 1 if row["skipped"] else 0
@@ -105,7 +110,11 @@ class Trainer:
                 if self.update % config.checkpoint_every == 0 or self.update == config.updates:
                     log.flush()
                     self._save(checkpoints)
-                shown = {key: f"{row[key]:.3f}" for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence") if key in row}
+                shown = {
+                    key: f"{row[key]:.3f}"
+                    for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence")
+                    if key in row
+                }
                 bar.set_postfix(shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False)
                 bar.update()
 
@@ -133,12 +142,12 @@ class Trainer:
         learning_rate = self.optimizer.param_groups[0]["lr"]
         return {"update": self.update, **row, "lr": learning_rate, "skipped": self.optimizer.skipped - before}
 
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """Dev metrics of the averaged supernet's largest and smallest net."""
+    def evaluate(self, split: str = "dev") -> dict[str, dict[str, float]]:
+        """Metrics of the averaged supernet's largest and smallest net."""
         result = {}
         for name, arch in (("largest", self.space.largest()), ("smallest", self.space.smallest())):
             activate(self.average.module, arch)
-            result[name] = self.task.evaluate(self.average.module.eval(), "dev")
+            result[name] = self.task.evaluate(self.average.module.eval(), split)
         return result
 
     def _save(self, checkpoints: Path) -> None:

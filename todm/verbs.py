@@ -9,9 +9,14 @@ from todm.errors import TodmError
 
 
 def run(
-    recipe: str, out: str | None = None, data: str | None = None, resume: str = "auto", full: bool = False,
+    recipe: str,
+    out: str | None = None,
+    data: str | None = None,
+    resume: str = "auto",
+    full: bool = False,
+    seeds: int = 1,
     overrides: dict[str, Any] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     """Do everything: train, search, export a family of subnets, measure it, write the report.
 
     Args:
@@ -20,10 +25,26 @@ def run(
         data: Folder of the recordings; by default the recipe finds or downloads them.
         resume: `auto` goes on with what the folder holds, `never` insists on a new folder.
         full: Use the recipe's long setting, recipe-full.yaml, instead of the quick one.
+        seeds: Number of runs with seeds one apart, each in a folder of its own in `out`.
         overrides: E.g. --training.updates 500.
     """
     from todm.export.report import table
+    from todm.files import write_json
+    from todm.recipe import load_recipe, merged
+    from todm.seeds import as_text, summarise
 
+    if seeds > 1:
+        first = load_recipe(recipe, overrides, full)[0]
+        folder = Path(out or f"runs/{first.name}")
+        runs = [
+            run(recipe, str(folder / f"seed{seed}"), data, resume, full, 1, merged(overrides or {}, {"seed": seed}))
+            for seed in range(first.seed, first.seed + seeds)
+        ]
+        metric = next(iter(runs[0]["test"]["largest"]))
+        summary = summarise([Path(one["run"]) for one in runs], metric)
+        write_json(folder / "seeds.json", summary)
+        print(f"\n{as_text(summary, metric)}", file=sys.stderr)
+        return {"runs": runs, "summary": summary}
     trained = train(recipe, out, data, resume, full, overrides)
     found = search(trained["run"])
     page = report(trained["run"])
@@ -64,7 +85,7 @@ def train(
             for warning in trainer.resume():
                 print(f"todm: {warning}; going on from the one before", file=sys.stderr)
         trainer.fit()
-    return {"run": str(made.path), "updates": trainer.update, "dev": trainer.evaluate()}
+        return {"run": str(made.path), "dev": trainer.evaluate("dev"), "test": trainer.evaluate("test")}
 
 
 def search(
@@ -191,9 +212,7 @@ def transcribe(
 
     samples = [load_audio(file) for file in files]
     recogniser = recogniser_of(load_bundle(bundle_folder(bundle)), runtime, precision, beam)
-    result = [
-        {"file": file, "text": recogniser.transcribe(audio)} for file, audio in zip(files, samples, strict=True)
-    ]
+    result = [{"file": file, "text": recogniser.transcribe(audio)} for file, audio in zip(files, samples, strict=True)]
     if not json:
         for row in result:
             print(f"{row['file']}: {row['text']}")
@@ -206,7 +225,7 @@ def doctor(json: bool = False) -> dict[str, Any]:
     Args:
         json: Print the result as JSON.
     """
-    from todm.doctor import examine, as_text
+    from todm.doctor import as_text, examine
 
     result = examine()
     if not json:

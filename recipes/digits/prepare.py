@@ -66,9 +66,7 @@ class DigitsCorpus:
     def corpus(self, kind: Kind = "words") -> Corpus:
         """The splits `train`, `dev` and `test`, with the vocabulary of the training texts."""
         cuts = {split: CutSet.from_file(self.folder / f"cuts_{split}.jsonl.gz") for split in TAKES}
-        cuts = {
-            split: some.with_recording_path_prefix(self.folder).to_eager() for split, some in cuts.items()
-        }
+        cuts = {split: some.with_recording_path_prefix(self.folder).to_eager() for split, some in cuts.items()}
         return Corpus(cuts, Tokens.build(kind, map(text_of, cuts["train"])))
 
 
@@ -106,9 +104,7 @@ def prepare(
         shutil.rmtree(part, ignore_errors=True)
         for number, (split, voices) in enumerate(chosen.items()):
             (part / split).mkdir(parents=True)
-            cuts = [
-                _utterance(part, f"{split}/{i:05d}", voices, [seed, number, i]) for i in range(sizes[split])
-            ]
+            cuts = [_utterance(part, f"{split}/{i:05d}", voices, [seed, number, i]) for i in range(sizes[split])]
             CutSet.from_cuts(cuts).to_file(part / f"cuts_{split}.jsonl.gz")
         corpus = DigitsCorpus(folder, origin, notice, _checksum(recordings))
         about = {"request": request, "origin": origin, "notice": notice, "checksum": corpus.checksum}
@@ -116,9 +112,7 @@ def prepare(
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
     except OSError as error:
-        raise TodmError(
-            f"cannot write the digits to {folder}: {error.strerror}; name another folder"
-        ) from error
+        raise TodmError(f"cannot write the digits to {folder}: {error.strerror}; name another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return corpus
@@ -137,9 +131,7 @@ def _local(data: Path | str | None) -> dict[str, bytes]:
 
 
 def _checksum(recordings: dict[str, bytes]) -> str:
-    return hashlib.sha256(
-        b"".join(name.encode() + recordings[name] for name in sorted(recordings))
-    ).hexdigest()
+    return hashlib.sha256(b"".join(name.encode() + recordings[name] for name in sorted(recordings))).hexdigest()
 
 
 def _source(local: dict[str, bytes]) -> tuple[str, str, dict[str, bytes]]:
@@ -148,9 +140,7 @@ def _source(local: dict[str, bytes]) -> tuple[str, str, dict[str, bytes]]:
         return "local", f"{len(local)} local recordings of people", local
     try:
         downloaded = _download()
-    except (
-        Exception
-    ) as error:  # no network, a cut line, a login page: whatever it is, speech can be made here
+    except Exception as error:  # no network, a cut line, a login page: whatever it is, speech can be made here
         notice = f"SYNTHETIC SPEECH by the Pico voices: no recordings here, and {HOME} failed ({error})"
         return "synthetic", notice, _speak()
     return "downloaded", f"{len(downloaded)} recordings of people from {HOME}", downloaded
@@ -209,16 +199,12 @@ def _voices(recordings: dict[str, bytes], split: str, held_out: str | None) -> V
             try:
                 audio, rate = soundfile.read(BytesIO(content), dtype="float32", always_2d=True)
             except soundfile.SoundFileError as error:
-                raise TodmError(
-                    f"the recording {name} is not readable audio; take it out of the data"
-                ) from error
+                raise TodmError(f"the recording {name} is not readable audio; take it out of the data") from error
             voices.setdefault(speaker, [[] for _ in WORDS])[int(digit)].append(mono_16k(audio, rate))
     if not voices or any([] in digits for digits in voices.values()):
         known = ", ".join(sorted({name.split("_")[1] for name in recordings}))
         needs = f"takes 0-4 of every digit for test, 5-9 for dev, more for train; speakers are {known}"
-        raise TodmError(
-            f"too few recordings for {split}{f' by {held_out}' if tested else ''}: there must be {needs}"
-        )
+        raise TodmError(f"too few recordings for {split}{f' by {held_out}' if tested else ''}: there must be {needs}")
     return voices
 
 

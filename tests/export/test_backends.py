@@ -28,9 +28,7 @@ def test_float_is_the_same_model(program: Program, calls: list[Call], pristine: 
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_int8_is_close_and_smaller(
-    program: Program, calls: list[Call], pristine: Bundle, runtime: str
-) -> None:
+def test_int8_is_close_and_smaller(program: Program, calls: list[Call], pristine: Bundle, runtime: str) -> None:
     encode, predict, join = compare(program, eager(program), pristine.methods(runtime, "int8"), calls)
     assert 1e-4 < encode["max_rel"] < 0.03
     assert predict["max_abs"] < 1e-5 > join["max_abs"]
@@ -45,9 +43,7 @@ def test_onnx_takes_several_streams_at_once(pristine: Bundle) -> None:
     together = encode(x, state0, state1)
     alone = [encode(x[i : i + 1], state0[:, i : i + 1], state1[:, i : i + 1]) for i in range(3)]
     for index, axis in enumerate((0, 1, 1)):
-        np.testing.assert_allclose(
-            together[index], np.concatenate([each[index] for each in alone], axis), atol=1e-5
-        )
+        np.testing.assert_allclose(together[index], np.concatenate([each[index] for each in alone], axis), atol=1e-5)
 
 
 def test_every_onnx_file_has_the_metadata_and_no_path_of_this_machine(pristine: Bundle) -> None:
@@ -158,9 +154,7 @@ def test_export_leaves_the_terminal_alone(tmp_path: Path, capfd: pytest.CaptureF
     one = torch.ones(1, WIDTH)
     join = Method("join", "joiner", Joiner().eval(), {"a": one, "b": one}, ("logits",))
     for runtime in RUNTIMES:
-        find_backend(runtime).load(
-            find_backend(runtime).export(Program((join,)), tmp_path, "float")[0].parent, "float"
-        )
+        find_backend(runtime).load(find_backend(runtime).export(Program((join,)), tmp_path, "float")[0].parent, "float")
     assert capfd.readouterr() == ("", "")
 
 
@@ -195,9 +189,7 @@ def test_unknown_runtime_names_the_known() -> None:
     ("value", "advice"),
     [("todm.no_such:Echo", r"pip install 'todm\[echo\]'"), ("echo_kit.main:Echo", "pip install 'echo_kit'")],
 )
-def test_missing_package_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, value: str, advice: str
-) -> None:
+def test_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch, value: str, advice: str) -> None:
     offer(monkeypatch, value)
     with pytest.raises(TodmError, match=advice):
         find_backend("echo")

@@ -49,9 +49,7 @@ def test_the_manifest_describes_program_and_files(pristine: Bundle, program: Pro
     assert [method["calls"] for method in manifest["program"]["methods"]] == [1.0, 1.5, 4.0]
     assert manifest["arch"] == {"depth": 1, "ff": 256}
     assert manifest["data"]["license"] == "cc0-1.0"
-    on_disk = {
-        str(path.relative_to(pristine.folder)) for path in pristine.folder.rglob("*") if path.is_file()
-    }
+    on_disk = {str(path.relative_to(pristine.folder)) for path in pristine.folder.rglob("*") if path.is_file()}
     assert on_disk == {*manifest["files"], "bundle.json"}
     for name, entry in manifest["files"].items():
         assert entry == {
@@ -67,9 +65,7 @@ def test_files_are_all_a_device_needs(pristine: Bundle) -> None:
         (pristine.folder / "onnx" / "streaming" / name).stat().st_size for name in names
     )
     assert [path.name for path in pristine.files("executorch")] == ["model.pte", "tokens.txt"]
-    with pytest.raises(
-        TodmError, match="no coreml float files; it has: onnx float/int8, executorch float/int8"
-    ):
+    with pytest.raises(TodmError, match="no coreml float files; it has: onnx float/int8, executorch float/int8"):
         pristine.files("coreml")
 
 
@@ -113,9 +109,7 @@ def test_harm_is_one_clear_line(copy: Path, name: str, harm: Callable[[Path], ob
     assert "\n" not in str(error.value)
 
 
-def test_a_failed_export_leaves_nothing(
-    tmp_path: Path, small: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_export_leaves_nothing(tmp_path: Path, small: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, content: bytes) -> Path:
         raise TodmError("no space left")
 

@@ -66,9 +66,7 @@ def parity_rows() -> list[dict[str, Any]]:
     rows = []
     for rank, (subnet, params) in enumerate(SIZES.items()):
         zeros = {"max_abs_diff": 0, "max_rel_diff": 0, "words_changed": 0, "utterances_changed": 0}
-        rows.append(
-            {"subnet": subnet, "form": "pytorch", **zeros, "wer": ERRORS[subnet], "size_bytes": params * 4}
-        )
+        rows.append({"subnet": subnet, "form": "pytorch", **zeros, "wer": ERRORS[subnet], "size_bytes": params * 4})
         for row in bench_rows()[4 * rank : 4 * rank + 4]:
             rough = row["precision"] == "int8"
             diff = (0.031 if rough else 3.1e-6) * (1 + rank / 3 + (row["runtime"] == "onnx") / 7)
@@ -88,9 +86,7 @@ def log_lines() -> list[dict[str, Any]]:
         lines.append(line | {"divergence": divergence, "lr": 0.02, "grad_norm": 2.0, "seconds": update * 0.2})
     for update in range(100, 1201, 100):
         wer = 96 * math.exp(-update / 160) + 1.5
-        lines.append(
-            {"update": update, "dev": {"largest": {"wer": wer}, "smallest": {"wer": wer * 1.3 + 1.6}}}
-        )
+        lines.append({"update": update, "dev": {"largest": {"wer": wer}, "smallest": {"wer": wer * 1.3 + 1.6}}})
     return lines
 
 
@@ -255,9 +251,7 @@ def test_a_mark_stands_where_its_numbers_say_and_tells_them(page: Any) -> None:
             along = (y - up[0][0]) / (up[-1][0] - up[0][0])
             assert top == pytest.approx(up[0][1] + along * (up[-1][1] - up[0][1]), abs=2)
     one(page, "label[for=front-size_bytes]").click()
-    mark = one(
-        page, "#front [data-axis=size_bytes] [data-subnet='net@0.7MB_wer1.6'][data-family='onnx int8']"
-    )
+    mark = one(page, "#front [data-axis=size_bytes] [data-subnet='net@0.7MB_wer1.6'][data-family='onnx int8']")
     actions.move_to_element(mark).perform()
     tip = one(page, "#tip")
     assert tip.is_displayed()
@@ -281,9 +275,7 @@ def test_parity_curves_search_and_commands(page: Any, tmp_path: Path) -> None:
     rows = [row for row in parity_rows() if row["form"] == "onnx int8"]
     assert float(worst[0].get_attribute("data-value")) == max(row["max_abs_diff"] for row in rows)
     assert page.find_elements("css selector", "#parity .worst[data-form=pytorch]") == []
-    change = one(
-        page, "#parity [data-subnet='net@0.1MB_wer3.9'][data-form='onnx int8'][data-key='wer (change)']"
-    )
+    change = one(page, "#parity [data-subnet='net@0.1MB_wer3.9'][data-form='onnx int8'][data-key='wer (change)']")
     assert change.text == "+0.11"
     last = one(page, "#curves [data-curve='wer (dev)'][data-key=largest]")
     assert float(last.get_attribute("data-value")) == log_lines()[-1]["dev"]["largest"]["wer"]
@@ -303,9 +295,7 @@ def test_the_page_fits_a_phone_and_follows_the_colour_scheme(page: Any) -> None:
     for scheme in ("light", "dark"):
         feature = {"name": "prefers-color-scheme", "value": scheme}
         page.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        colours.append(
-            page.execute_script("return getComputedStyle(document.documentElement).backgroundColor")
-        )
+        colours.append(page.execute_script("return getComputedStyle(document.documentElement).backgroundColor"))
     assert colours == ["rgb(253, 252, 250)", "rgb(20, 23, 27)"]
     phone = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
     page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
@@ -336,18 +326,14 @@ def test_any_text_from_a_file_adds_no_tag_and_breaks_no_table(text: str) -> None
     for name in (plain, text):
         with tempfile.TemporaryDirectory() as folder:
             run = Path(folder)
-            (run / "run.json").write_text(
-                json.dumps({"name": name, "data": {"source": name}, "versions": {"v": name}})
-            )
+            (run / "run.json").write_text(json.dumps({"name": name, "data": {"source": name}, "versions": {"v": name}}))
             rows = [row | {"subnet": name, "cpu": name} for row in bench_rows()[:4]]
             write_csv(run / "bench.csv", rows)
             html = Tags(write_report(run).read_text(encoding="utf-8"))
             tags.append([tag for tag, _ in html.tags])
             assert {a.get("data-subnet") for t, a in html.tags if t == "td"} == {name}
             assert (
-                json.loads(next(word for word in html.words if word.startswith('{"bench"')))["bench"][0][
-                    "subnet"
-                ]
+                json.loads(next(word for word in html.words if word.startswith('{"bench"')))["bench"][0]["subnet"]
                 == name
             )
             ElementTree.fromstring(picture(run))
@@ -369,9 +355,7 @@ def test_missing_parts_say_what_to_type(tmp_path: Path) -> None:
             ask(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "name", ["bench.csv", "parity.csv", "log.jsonl", "search/front.csv", "subnets", "search"]
-)
+@pytest.mark.parametrize("name", ["bench.csv", "parity.csv", "log.jsonl", "search/front.csv", "subnets", "search"])
 def test_each_part_may_be_missing(tmp_path: Path, name: str) -> None:
     run = make_run(tmp_path)
     shutil.rmtree(run / name) if (run / name).is_dir() else (run / name).unlink()
@@ -440,9 +424,7 @@ def test_the_picture(tmp_path: Path) -> None:
     # The axis of errors runs from 0 to 4 here.
     assert errors == {round(row["wer"] * 25, 2) for row in bench_rows()}
     words = " ".join(text for text in svg.itertext())
-    assert all(
-        family in words for family in ("onnx float", "onnx int8", "executorch float", "executorch int8")
-    )
+    assert all(family in words for family in ("onnx float", "onnx int8", "executorch float", "executorch int8"))
     assert not svg.findall(".//{*}script")
     assert picture(run) == picture(run)
 
@@ -453,9 +435,7 @@ def test_it_reads_what_the_search_and_the_trainer_write(tmp_path: Path) -> None:
 
     run = make_run(tmp_path)
     costs = [{"params": 6e4 * n, "size_bytes": 3e5 * n} for n in (1, 2, 3)]
-    found = [
-        Candidate(arch_of(6000), error, cost) for error, cost in zip((4.0, 3.0, 2.5), costs, strict=True)
-    ]
+    found = [Candidate(arch_of(6000), error, cost) for error, cost in zip((4.0, 3.0, 2.5), costs, strict=True)]
     write_front(run / "search/front.csv", found)
     (run / "search/predictor.json").write_text('{"load_ms": {"error": 0.05, "rank_correlation": 1}}')
     line = {"update": 1, "loss_0": 2.5, "loss_1": 3.5, "loss_2": 3.0, "dev": {"largest": {"wer": 9.0}}}

@@ -13,9 +13,7 @@ GOLDEN = dict(np.load(Path(__file__).parents[1] / "data" / "eden.npz", allow_pic
 
 
 def optimizer() -> ScaledAdam:
-    return ScaledAdam(
-        [{"params": [torch.zeros(2, requires_grad=True)], "lr": float(lr)} for lr in GOLDEN["base_lrs"]]
-    )
+    return ScaledAdam([{"params": [torch.zeros(2, requires_grad=True)], "lr": float(lr)} for lr in GOLDEN["base_lrs"]])
 
 
 def rates_of(eden: Eden) -> list[float]:
@@ -25,10 +23,7 @@ def rates_of(eden: Eden) -> list[float]:
 def of_run() -> Eden:
     return Eden(
         optimizer(),
-        *(
-            float(GOLDEN[f"run.{key}"])
-            for key in ("lr_batches", "lr_epochs", "warmup_batches", "warmup_start")
-        ),
+        *(float(GOLDEN[f"run.{key}"]) for key in ("lr_batches", "lr_epochs", "warmup_batches", "warmup_start")),
     )
 
 
@@ -61,9 +56,7 @@ def test_resume_goes_on_from_the_state_and_keeps_the_base_rates() -> None:
     resumed = of_run()
     resumed.optimizer.load_state_dict(first.optimizer.state_dict())
     assert rates_of(resumed) == rates_of(first)
-    late = Eden(
-        resumed.optimizer, first.lr_batches, first.lr_epochs, first.warmup_batches, first.warmup_start
-    )
+    late = Eden(resumed.optimizer, first.lr_batches, first.lr_epochs, first.warmup_batches, first.warmup_start)
     late.load_state_dict(first.state_dict())
     for rates in GOLDEN["resume.lrs"]:
         late.step_batch()

@@ -28,9 +28,7 @@ class Run:
     def __init__(self, case: str, dtype: torch.dtype) -> None:
         self.case, self.dtype, self.names = case, dtype, names_of(case)
         self.prefix = "limits." if case == "limits" else ""
-        self.params = [
-            self.tensor(GOLDEN[f"{self.prefix}init.{name}"]).requires_grad_() for name in self.names
-        ]
+        self.params = [self.tensor(GOLDEN[f"{self.prefix}init.{name}"]).requires_grad_() for name in self.names]
         self.optimizer = self.new_optimizer()
 
     def tensor(self, value: np.ndarray) -> Tensor:
@@ -72,9 +70,7 @@ def test_float64_follows_the_golden_trajectory_and_ends_in_its_state(case: str) 
         state = run.optimizer.state[p]
         for key in {"delta", "exp_avg_sq", "param_rms", "scale_exp_avg_sq"} & state.keys():
             assert state[key].dtype == torch.float64
-            np.testing.assert_allclose(
-                state[key], GOLDEN[f"{case}.f64.final.{name}.{key}"], rtol=1e-11, atol=1e-14
-            )
+            np.testing.assert_allclose(state[key], GOLDEN[f"{case}.f64.final.{name}.{key}"], rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -117,9 +117,7 @@ def test_infeasible_budget_names_the_nearest_feasible() -> None:
     assert str(error.value) == (
         "budget size<=1KB cannot be met: the smallest subnet needs 212KB; " + 'type --budget "size<=212KB"'
     )
-    with pytest.raises(
-        TodmError, match=r'size 0.212MB, rtf 0.0013; type --budget "size<=0.212MB, p'
-    ) as error:
+    with pytest.raises(TodmError, match=r'size 0.212MB, rtf 0.0013; type --budget "size<=0.212MB, p') as error:
         check_feasible(Budget.parse("size<=0.1MB, params<=60K, rtf<=0.001"), FLOOR)
     check_feasible(Budget.parse(str(error.value).split('"')[1]), FLOOR)
     check_feasible(Budget.parse("size<=212KB, latency_p90<=2ms"), FLOOR)

@@ -142,9 +142,7 @@ def test_an_evaluation_hears_every_utterance_and_its_silence(cuts, tokens):
     assert lengths == sorted(lengths)
     ordered = sorted(cuts, key=lambda cut: cut.duration)
     assert [text for batch in batches for text in batch.texts] == [text_of(cut) for cut in ordered]
-    rows = [
-        row[:n] for batch in batches for row, n in zip(batch.features, batch.feature_lengths, strict=True)
-    ]
+    rows = [row[:n] for batch in batches for row, n in zip(batch.features, batch.feature_lengths, strict=True)]
     for row, cut in zip(rows, ordered, strict=True):
         assert torch.equal(row, fbank(np.concatenate([samples_of(cut), TAIL])))
 

@@ -127,9 +127,7 @@ def test_loads_any_rate_and_channels_as_16k_mono(tmp_path, rate, channels, name)
 
 
 def test_eight_bit_noise_is_audio(tmp_path):
-    soundfile.write(
-        tmp_path / "n.wav", np.random.default_rng(0).uniform(-1, 1, 4000), 8_000, subtype="PCM_U8"
-    )
+    soundfile.write(tmp_path / "n.wav", np.random.default_rng(0).uniform(-1, 1, 4000), 8_000, subtype="PCM_U8")
     assert load_audio(tmp_path / "n.wav").shape == (8_000,)
 
 

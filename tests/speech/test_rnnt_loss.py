@@ -21,8 +21,7 @@ DTYPES = [torch.float64, torch.float32]
 
 def case(i: int, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     logits, *rest = (
-        torch.tensor(GOLDEN[f"case{i}.{key}"])
-        for key in ("logits", "targets", "logit_lengths", "target_lengths")
+        torch.tensor(GOLDEN[f"case{i}.{key}"]) for key in ("logits", "targets", "logit_lengths", "target_lengths")
     )
     return logits.to(dtype).requires_grad_(), *rest  # type: ignore[return-value]
 
@@ -92,16 +91,12 @@ def test_every_alignment_is_counted_once(data: st.DataObject) -> None:
     batch, blank = data.draw(st.integers(1, 3)), data.draw(st.integers(0, vocabulary - 1))
     scale = data.draw(st.sampled_from([0.1, 1.0, 10.0, 300.0]))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 999)))
-    logits = scale * torch.randn(
-        batch, time, labels + 1, vocabulary, dtype=torch.float64, generator=generator
-    )
+    logits = scale * torch.randn(batch, time, labels + 1, vocabulary, dtype=torch.float64, generator=generator)
     targets = (blank + torch.randint(1, vocabulary, (batch, labels), generator=generator)) % vocabulary
     logit_lengths = torch.randint(1, time + 1, (batch,), generator=generator)
     target_lengths = torch.randint(0, labels + 1, (batch,), generator=generator)
     ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, occupancy = lattice_loss(
-        collapse(ours, targets, target_lengths, blank), logit_lengths, target_lengths
-    )
+    loss, occupancy = lattice_loss(collapse(ours, targets, target_lengths, blank), logit_lengths, target_lengths)
     losses = []
     for n, (t, u) in enumerate(zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)):
         expected, passing = by_enumeration(theirs[n, :t, : u + 1], targets[n, :u], blank)
@@ -132,9 +127,7 @@ def test_a_rest_far_below_one_keeps_its_digits() -> None:
     logits[..., 0], logits[..., 3] = 60.0, 59.0
     logits.requires_grad_()
     collapsed = collapse(logits, torch.tensor([[3]]), torch.tensor([1]))
-    assert collapsed[0, 0, 0, 2].item() == pytest.approx(
-        math.log(4) - 60 - math.log1p(math.exp(-1)), rel=1e-6
-    )
+    assert collapsed[0, 0, 0, 2].item() == pytest.approx(math.log(4) - 60 - math.log1p(math.exp(-1)), rel=1e-6)
     collapsed[0, 0, 0, 2].backward()
     share = torch.tensor([-1 / (1 + math.exp(-1)), 0.25, 0.25, -1 / (1 + math.e), 0.25, 0.25])
     torch.testing.assert_close(logits.grad[0, 0, 0], share)  # type: ignore[index]

@@ -16,12 +16,8 @@ SENTENCES = [
     "rice is often served in round bowls",
 ]
 BPE = Tokens.build("bpe", SENTENCES, size=60)
-word = st.text(
-    st.characters(codec="utf-8", exclude_characters="▁<", exclude_categories=["Z", "C"]), min_size=1
-)
-texts = st.lists(st.lists(word, min_size=1).map(" ".join), min_size=1).filter(
-    lambda t: any(x.split() for x in t)
-)
+word = st.text(st.characters(codec="utf-8", exclude_characters="▁<", exclude_categories=["Z", "C"]), min_size=1)
+texts = st.lists(st.lists(word, min_size=1).map(" ".join), min_size=1).filter(lambda t: any(x.split() for x in t))
 
 
 @settings(deadline=None)

@@ -22,9 +22,7 @@ class MultiheadAttention(nn.Module):
         dropout: Applied to the attention weights.
     """
 
-    def __init__(
-        self, width: Width, heads: Width, head_size: int, causal: bool = False, dropout: float = 0.0
-    ) -> None:
+    def __init__(self, width: Width, heads: Width, head_size: int, causal: bool = False, dropout: float = 0.0) -> None:
         super().__init__()
         self.heads = heads
         self.head_size = head_size

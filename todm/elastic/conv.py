@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from todm.elastic.linear import copied
 from todm.space import Width, active, full
 
-Size = int | tuple[int, ...]
+Size = int | tuple[int, int]
 
 
 class _ElasticConv:

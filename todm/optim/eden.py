@@ -53,9 +53,7 @@ class Eden:
         self.batch, self.epoch = state["batch"], state["epoch"]
 
     def _set_rates(self) -> None:
-        decay = (
-            ((self.batch / self.lr_batches) ** 2 + 1) * ((self.epoch / self.lr_epochs) ** 2 + 1)
-        ) ** -0.25
+        decay = (((self.batch / self.lr_batches) ** 2 + 1) * ((self.epoch / self.lr_epochs) ** 2 + 1)) ** -0.25
         warmed = min(1.0, self.batch / self.warmup_batches) if self.warmup_batches else 1.0
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * decay * (self.warmup_start + (1 - self.warmup_start) * warmed)

@@ -82,9 +82,7 @@ class ScaledAdam(torch.optim.Optimizer):
         size_update_period: int = 4,
         clipping_update_period: int = 100,
     ) -> None:
-        settings = {
-            key: value for key, value in locals().items() if key not in ("self", "params", "__class__")
-        }
+        settings = {key: value for key, value in locals().items() if key not in ("self", "params", "__class__")}
         if lr < 0 or eps <= 0 or not all(0 <= beta < 1 for beta in betas) or (clipping_scale or 1) <= 0:
             raise TodmError(f"ScaledAdam: lr, eps, betas or clipping_scale is out of range in {settings}")
         if min(size_update_period, clipping_update_period) < 1:

@@ -42,7 +42,5 @@ def write_front(path: Path, candidates: Sequence[Candidate], error_name: str = "
     names = list(candidates[0].costs) if candidates else []
     writer.writerow([error_name, *names, "arch"])
     for candidate in candidates:
-        writer.writerow(
-            [candidate.error, *(candidate.costs[name] for name in names), json.dumps(candidate.arch)]
-        )
+        writer.writerow([candidate.error, *(candidate.costs[name] for name in names), json.dumps(candidate.arch)])
     return atomic_write(path, text.getvalue())

@@ -123,9 +123,7 @@ class StreamRecogniser:
         """Forget everything heard: the next samples begin an utterance."""
         self._bank = StreamingFbank()
         self._states = [np.zeros(shape, np.float32) for shape in self._shapes]
-        self._search = (
-            BeamSearch(self._methods, self._beam) if self._beam > 1 else GreedySearch(self._methods)
-        )
+        self._search = BeamSearch(self._methods, self._beam) if self._beam > 1 else GreedySearch(self._methods)
 
     def accept(self, samples: Samples) -> None:
         """Hear samples (n,), 16 kHz in [-1, 1], and decode every chunk that they complete."""

@@ -108,9 +108,7 @@ class Encoder(nn.Module):
         self.register_buffer("feature_scale", torch.ones(BINS))
         self.front_in = ElasticLinear(3 * BINS, config.front)
         self.front_out = ElasticLinear(3 * config.front, width)
-        blocks = [
-            Block(config, width, heads, states, axis(f"hidden{i}", config.hidden)) for i in range(depth.full)
-        ]
+        blocks = [Block(config, width, heads, states, axis(f"hidden{i}", config.hidden)) for i in range(depth.full)]
         self.blocks = ElasticStack(blocks, depth)
         self.norm = ElasticLayerNorm(width)
         self.project = ElasticLinear(width, size_out)

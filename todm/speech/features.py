@@ -74,9 +74,7 @@ def fbank(samples: Samples | Tensor) -> Tensor:
         TodmError: the samples have more than one axis.
     """
     if samples.ndim != 1:
-        raise TodmError(
-            f"fbank takes one channel of shape (samples,), not {tuple(samples.shape)}; mix it down"
-        )
+        raise TodmError(f"fbank takes one channel of shape (samples,), not {tuple(samples.shape)}; mix it down")
     bank = StreamingFbank()
     bank.accept(np.asarray(samples))
     bank.finish()

@@ -50,9 +50,7 @@ def collapse(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
     gradient of their size, four numbers a cell. Arguments and ValueError as in `rnnt_loss`.
     """
     if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[3] < 2:
-        raise ValueError(
-            f"logits must be floats (batch, time, labels + 1, vocabulary), not {tuple(logits.shape)}"
-        )
+        raise ValueError(f"logits must be floats (batch, time, labels + 1, vocabulary), not {tuple(logits.shape)}")
     batch, _, rows, vocabulary = logits.shape
     if targets.shape != (batch, rows - 1):
         raise ValueError(f"targets must be {(batch, rows - 1)} for these logits, not {tuple(targets.shape)}")
@@ -78,9 +76,7 @@ def lattice_loss(collapsed: Tensor, logit_lengths: Tensor, target_lengths: Tenso
     batch, time, rows, _ = collapsed.shape
     _check_lengths("logit_lengths", logit_lengths, batch, 1, time)
     _check_lengths("target_lengths", target_lengths, batch, 0, rows - 1)
-    return _Lattice.apply(
-        collapsed, *(x.to(collapsed.device)[:, None, None] for x in (logit_lengths, target_lengths))
-    )
+    return _Lattice.apply(collapsed, *(x.to(collapsed.device)[:, None, None] for x in (logit_lengths, target_lengths)))
 
 
 def _check_lengths(name: str, lengths: Tensor, batch: int, least: int, most: int) -> None:
@@ -191,9 +187,7 @@ def _path_sums(label: Tensor, blank: Tensor) -> tuple[Tensor, Tensor]:
     sums = label.new_full((time + rows - 1, 2 * batch, rows + 1), -math.inf)
     sums[0, :, 1] = 0.0
     same, lower = sums[:, :, 1:], sums[:, :, :-1]
-    for *last, of_label, of_blank, here in zip(
-        lower, same, by_label[1:], by_blank[1:], same[1:], strict=False
-    ):
+    for *last, of_label, of_blank, here in zip(lower, same, by_label[1:], by_blank[1:], same[1:], strict=False):
         torch.logaddexp(of_label.add_(last[0]), of_blank.add_(last[1]), out=here)
     return _cells(same, time)[:batch], _cells(same, time)[batch:].flip(1, 2)
 

@@ -77,10 +77,9 @@ class StreamingEncoder(nn.Module):
         self.register_buffer("mean", encoder.feature_mean.reshape(1, 1, -1).clone())
         self.register_buffer("scale", encoder.feature_scale.reshape(1, 1, -1).clone())
         self.front_in, self.front_out = encoder.front_in, encoder.front_out
-        self.blocks = nn.ModuleList(encoder.blocks)
-        self.mixers = nn.ModuleList(
-            ChunkMixer(block.mixer, frames // SUBSAMPLING) for block in encoder.blocks  # type: ignore[arg-type]
-        )
+        blocks = [block for block in encoder.blocks if isinstance(block, Block)]
+        self.blocks = nn.ModuleList(blocks)
+        self.mixers = nn.ModuleList(ChunkMixer(block.mixer, frames // SUBSAMPLING) for block in blocks)
         self.norm, self.project = encoder.norm, encoder.project
         self.bins, self.front = len(encoder.feature_mean), self.front_out.in_features // 3
 
@@ -100,7 +99,8 @@ class StreamingEncoder(nn.Module):
         x = F.silu(self.front_out(with_previous(x, before_out)))
         states, offset = [], 0
         for block, mixer in zip(self.blocks, self.mixers, strict=True):
-            assert isinstance(block, Block) and isinstance(mixer, ChunkMixer)
+            assert isinstance(block, Block)
+            assert isinstance(mixer, ChunkMixer)
             state = state0[:, :, offset : offset + mixer.state_size].reshape(-1, mixer.state_size)
             offset += mixer.state_size
             mixed, state = mixer(block.norm_mixer(x), state)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
 from todm.program import Method, Methods, Program

@@ -108,8 +108,6 @@ class Tokens:
             TodmError: the table is damaged.
         """
         rows = [line.rpartition(" ") for line in table.decode(errors="replace").split("\n")[:-1]]
-        if [row[2] for row in rows] != [str(i) for i in range(len(rows))] or rows[:1] != [
-            (BLANK_SYMBOL, " ", "0")
-        ]:
+        if [row[2] for row in rows] != [str(i) for i in range(len(rows))] or rows[:1] != [(BLANK_SYMBOL, " ", "0")]:
             raise TodmError("tokens.txt is damaged: it should read '<blk> 0', 'symbol 1', ...; export again")
         return cls(kind, tuple(row[0] for row in rows), model)
