@@ -42,6 +42,7 @@ def _add_verb(parsers: Any, verb: Callable[..., Any]) -> None:
     parser = parsers.add_parser(
         verb.__name__, help=summary.splitlines()[0], description=summary,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # --seed is a key of the recipe, not short for --seeds
     )  # fmt: skip
     types = typing.get_type_hints(verb)
     for name, parameter in inspect.signature(verb).parameters.items():
@@ -61,17 +62,22 @@ def _add_verb(parsers: Any, verb: Callable[..., Any]) -> None:
 
 def _overrides(words: list[str]) -> dict[str, Any]:
     """`--training.updates 100` or `--training.updates=100` -> {"training": {"updates": 100}}."""
+    from todm.recipe import merged
+
     result: dict[str, Any] = {}
     words = [part for word in words for part in (word.split("=", 1) if word.startswith("--") else [word])]
     while words:
         flag = words.pop(0)
-        if not flag.startswith("--") or not words:
+        path = flag.removeprefix("--").split(".")
+        if not flag.startswith("--") or not words or not all(path):
             raise TodmError(f"cannot read {flag!r}: recipe keys are given as --key.key VALUE")
-        *path, last = flag[2:].split(".")
-        node = result
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = yaml.safe_load(words.pop(0))
+        try:
+            value = yaml.safe_load(words.pop(0))
+        except yaml.YAMLError:
+            raise TodmError(f"cannot read the value of {flag}: quote it if it holds brackets or colons") from None
+        for part in reversed(path):
+            value = {part: value}
+        result = merged(result, value)
     return result
 
 

@@ -37,7 +37,7 @@ class Training:
     """Updates of linear warm-up from half the rate."""
     clipping_scale: Positive | None = 2.0
     """Gradients are clipped to this multiple of the median norm; null turns it off."""
-    growth: Fraction = 0.25
+    growth: Fraction = 0.6
     """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
     random_nets: NonNegativeInt = 1
@@ -46,7 +46,7 @@ class Training:
     """What a subnet's distance from the largest net is measured with."""
     distillation: NonNegativeFloat = 0.1
     """Weight of that distance beside the loss on the labels."""
-    distillation_start: Fraction = 0.7
+    distillation_start: Fraction = 0.8
     """Fraction of the updates after which distillation ramps up to its weight, over a tenth of training."""
     average: Fraction = 0.99
     """Decay of the running average of the weights, which is what is evaluated and deployed."""
@@ -101,11 +101,8 @@ class Recipe:
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the task's model; its class `Model` declares them."""
     training: Training = field(default_factory=Training)
-    """How the supernet is trained."""
     search: Search = field(default_factory=Search)
-    """How subnets are looked for."""
     export: Export = field(default_factory=Export)
-    """What is made of each subnet."""
 
 
 def build(kind: Any, values: dict[str, Any], where: str) -> Any:
@@ -118,7 +115,8 @@ def build(kind: Any, values: dict[str, Any], where: str) -> Any:
         TodmError: an unknown key (with the nearest known one), a wrong type, or values that contradict each other.
     """
     if not hasattr(kind, "__pydantic_config__") and dataclasses.is_dataclass(kind):
-        kind = dataclass(kind, config=STRICT)  # an ordinary one would swallow unknown keys
+        frozen = kind.__dataclass_params__.frozen
+        kind = dataclass(kind, config=STRICT, frozen=frozen)  # an ordinary one would swallow unknown keys
     try:
         return TypeAdapter(kind).validate_python(values, strict=False)
     except ValidationError as error:
@@ -159,13 +157,18 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, full: bool =
     path = path if path.is_file() else Path(todm.recipes.__path__[0], name, "recipe.yaml")
     if not path.is_file():
         raise TodmError(f"no recipe {name!r}: give a shipped name ({', '.join(shipped())}) or the path of a YAML file")
-    values = _read_yaml(path)
+    values = read_yaml(path)
     if full:
-        values = merged(values, _read_yaml(path.with_name("recipe-full.yaml")))
+        values = merged(values, read_yaml(path.with_name("recipe-full.yaml")))
     return build(Recipe, merged(values, overrides or {}), str(path)), path.parent
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The content of a recipe file.
+
+    Raises:
+        TodmError: it cannot be read, is not YAML, or not a mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -208,12 +211,14 @@ def task_class(recipe: Recipe, folder: Path) -> Any:
     try:
         if module_name.endswith(".py"):
             module = _import_file((folder / module_name).resolve())
+        elif not module_name or module_name.startswith("."):
+            raise ImportError("write package.module:Class or file.py:Class")
         else:
             module = importlib.import_module(module_name)
         kind = getattr(module, class_name)
         _ = kind.Data, kind.Model
         return kind
-    except (ImportError, AttributeError, OSError, ValueError, TypeError) as error:
+    except (ImportError, AttributeError, OSError) as error:
         raise TodmError(f"task {recipe.task!r} of recipe {recipe.name!r} cannot be loaded: {error}") from error
 
 

@@ -11,11 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from todm.errors import TodmError
 from todm.files import atomic_write, read_json, write_json
-from todm.recipe import Recipe, as_yaml, build, task_class
+from todm.recipe import Recipe, as_yaml, build, read_yaml, task_class
 
 PACKAGES = (
     "todm", "torch", "numpy", "onnx", "onnxruntime", "executorch", "torchao", "lhotse", "optuna", "scikit-learn",
@@ -34,6 +32,7 @@ class Run:
 
     def __init__(self, path: Path, recipe: Recipe, home: Path) -> None:
         self.path, self.recipe, self.home = path, recipe, home
+        self._task: Any = None
 
     @classmethod
     def create(cls, path: Path, recipe: Recipe, home: Path, resume: str) -> "Run":
@@ -43,7 +42,8 @@ class Run:
             resume: `auto` goes on with a folder of the same recipe, `never` insists on a new one.
 
         Raises:
-            TodmError: the folder is in use by another recipe, exists with `never`, or cannot be written.
+            TodmError: the folder is in use by another recipe, exists with `never`, or cannot be written; or what
+                `task` raises, before anything is written.
         """
         if (path / "recipe.yaml").exists():
             existing = cls.open(path)
@@ -52,9 +52,11 @@ class Run:
             if existing.recipe != recipe:
                 raise TodmError(f"{path} was made with other settings; type the same ones or choose another --out")
             return existing
-        atomic_write(path / "recipe.yaml", as_yaml(recipe))
         run = cls(path, recipe, home)
+        run.task()
         run.note(name=recipe.name, home=os.path.abspath(home), seed=recipe.seed, **_provenance())
+        # Last, because it is what makes the folder a run.
+        atomic_write(path / "recipe.yaml", as_yaml(recipe))
         return run
 
     @classmethod
@@ -67,8 +69,7 @@ class Run:
         path = Path(path)
         if not (path / "recipe.yaml").is_file():
             raise TodmError(f"{path} is not a run folder: no recipe.yaml in it; make one with `todm run digits`")
-        values = yaml.safe_load((path / "recipe.yaml").read_text(encoding="utf-8"))
-        recipe = build(Recipe, values, str(path / "recipe.yaml"))
+        recipe = build(Recipe, read_yaml(path / "recipe.yaml"), str(path / "recipe.yaml"))
         return cls(path, recipe, Path(read_json(path / "run.json")["home"]))
 
     @property
@@ -87,11 +88,13 @@ class Run:
         Raises:
             TodmError: the task cannot be loaded, or an option of its data or model is wrong.
         """
-        kind, where = task_class(self.recipe, self.home), str(self.path / "recipe.yaml")
-        data = build(kind.Data, self.recipe.data, f"{where}: data")
-        model = build(kind.Model, self.recipe.model, f"{where}: model")
-        cache = Path(os.environ.get("TODM_CACHE", Path.home() / ".cache" / "todm"))
-        return kind(data, model, self.recipe.seed, cache)
+        if self._task is None:
+            kind, where = task_class(self.recipe, self.home), f"recipe {self.recipe.name!r}"
+            data = build(kind.Data, self.recipe.data, f"{where}: data")
+            model = build(kind.Model, self.recipe.model, f"{where}: model")
+            cache = Path(os.environ.get("TODM_CACHE", Path.home() / ".cache" / "todm"))
+            self._task = kind(data, model, self.recipe.seed, cache)
+        return self._task
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -63,7 +63,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.update = state["update"]
-        self._cut_log()
         return warnings
 
     def fit(self) -> nn.Module:
@@ -71,6 +70,7 @@ class Trainer:
         checkpoints = self.folder / "checkpoints"
         if self.update < self.config.updates:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._cut_log()
             try:
                 self._loop(checkpoints)
             except KeyboardInterrupt:
@@ -92,7 +92,7 @@ class Trainer:
         )
         with (
             bar,
-            SummaryWriter(self.folder / "tensorboard", purge_step=self.update) as board,
+            SummaryWriter(self.folder / "tensorboard", purge_step=self.update + 1) as board,
             open(self.folder / "log.jsonl", "a", encoding="utf-8") as log,
         ):
             while self.update < config.updates:
@@ -162,7 +162,7 @@ class Trainer:
         save_checkpoint(checkpoints, self.update, state)
 
     def _cut_log(self) -> None:
-        """Drop what was logged after the checkpoint: those updates are about to be made again."""
+        """Drop what was logged after the last checkpoint: those updates are about to be made again."""
         path = self.folder / "log.jsonl"
         if path.exists():
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)

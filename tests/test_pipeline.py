@@ -1,0 +1,111 @@
+"""The whole path through the command line on a small task: train, search, export, measure, report, ask for a budget."""
+
+import csv
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from todm.cli import main
+from todm.family import Family, read_arch
+from todm.run import Run
+from todm.seeds import as_text, summarise
+
+RECIPE = f"""
+name: toy
+task: {Path(__file__).parent / "toy_task.py"}:ToyTask
+training: {{updates: 120, warmup: 10, growth: 0.2, distillation_start: 0.5, evaluate_every: 60, checkpoint_every: 60}}
+search: {{trials: 10, measured: 4, family: 3}}
+export: {{runtimes: [onnx]}}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    assert main(["run", str(folder / "recipe.yaml"), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_family_spans_the_space_and_every_file_is_measured(run):
+    bench = rows(run / "bench.csv")
+    family = Family(Run.open(run))
+    sizes = sorted({int(row["params"]) for row in bench})
+    ends = [family.exact(arch)["params"] for arch in (family.space.smallest(), family.space.largest())]
+    assert len(sizes) == 3
+    assert [sizes[0], sizes[-1]] == ends
+    assert {(row["runtime"], row["precision"]) for row in bench} == {("onnx", "float"), ("onnx", "int8")}
+    assert all(float(row["latency_p50_ms"]) <= float(row["latency_p90_ms"]) for row in bench)
+
+
+def test_float_files_answer_as_pytorch_does(run):
+    parity = rows(run / "parity.csv")
+    exact = [row for row in parity if row["form"] in ("pytorch", "onnx float")]
+    assert len(exact) == 6
+    assert all(row["outputs_changed"] == "0" and float(row["max_abs_diff"]) < 1e-4 for row in exact)
+
+
+def test_an_extracted_subnet_is_the_supernets(run):
+    family = Family(Run.open(run))
+    folder = next((run / "subnets").iterdir())
+    arch, subnet = family.load(folder)
+    weights = load_file(folder / "subnet.safetensors")
+    stored = json.loads((folder / "metrics.json").read_text())
+    assert sum(tensor.numel() for tensor in weights.values()) == stored["params"]
+    x = torch.randn(5, 8)
+    assert torch.allclose(subnet(x), family._built(arch)[1](x), atol=1e-6)
+
+
+def test_a_budget_gives_a_bundle_measured_inside_it(run, capsys):
+    assert main(["search", str(run), "--budget", "params<=800, latency_p90<=50ms", "--trials", "6", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["params"] <= 800
+    assert found["latency_p90_ms"] <= 50
+    assert (Path(found["bundle"]) / "bundle.json").is_file()
+    assert main(["bench", found["bundle"], "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["size_bytes"] == found["size_bytes"]
+
+
+def test_an_infeasible_budget_is_refused_at_once(run, capsys):
+    start = time.perf_counter()
+    assert main(["search", str(run), "--budget", "params<=10"]) == 2
+    assert time.perf_counter() - start < 2
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message
+    smallest = Family(Run.open(run)).exact(Family(Run.open(run)).space.smallest())["params"]
+    assert f'--budget "params<={smallest:.0f}"' in message
+
+
+def test_running_again_goes_on_and_other_settings_are_refused(run, capsys):
+    recipe = str(run.parent / "recipe.yaml")
+    assert main(["train", recipe, "--out", str(run)]) == 2
+    assert "--resume auto" in capsys.readouterr().err
+    assert main(["train", recipe, "--out", str(run), "--resume", "auto", "--training.updates", "130"]) == 2
+    assert "other settings" in capsys.readouterr().err
+
+
+def test_an_architecture_is_given_as_a_name_json_or_file(run, tmp_path):
+    space = Family(Run.open(run)).space
+    (tmp_path / "arch.json").write_text(json.dumps(space.largest()))
+    assert read_arch("largest", space) == read_arch(str(tmp_path / "arch.json"), space) == space.largest()
+    assert read_arch(json.dumps(space.smallest()), space) == space.smallest()
+
+
+def test_what_varies_between_seeds(tmp_path):
+    for seed, (small, large) in enumerate([(4.0, 2.0), (6.0, 3.0)]):
+        (tmp_path / str(seed)).mkdir()
+        table = f"params,runtime,precision,wer\n10,onnx,float,{small}\n{20 + seed},onnx,float,{large}\n"
+        (tmp_path / str(seed) / "bench.csv").write_text(table)
+    summary = summarise([tmp_path / "0", tmp_path / "1"], "wer")
+    assert [(row["wer_mean"], row["wer_worst"], row["seeds"]) for row in summary] == [(5.0, 6.0, 2), (2.5, 3.0, 2)]
+    assert summary[0]["wer_sd"] == pytest.approx(2**0.5)
+    assert "5.00 ± 1.41 (6.00)" in as_text(summary, "wer")

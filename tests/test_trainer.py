@@ -1,0 +1,306 @@
+"""Training on a toy: what is trained when, what is written, and that no interruption changes the result."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from toy_task import ToyData, ToyModel, ToyTask
+
+from todm import activate
+from todm.checkpoint import list_checkpoints, newest_checkpoint
+from todm.cli import main
+from todm.errors import TodmError
+from todm.recipe import Training
+from todm.run import Run
+from todm.trainer import PATIENCE, Trainer, is_trained
+
+CONFIG = Training(
+    updates=120, warmup=10, growth=0.25, distillation_start=0.5, average=0.9, precision="float32", lr=0.05,
+    evaluate_every=50, checkpoint_every=20,
+)  # fmt: skip
+
+
+def trainer(folder: Path, config: Training = CONFIG, seed: int = 0, **data) -> Trainer:
+    return Trainer(ToyTask(ToyData(**data), ToyModel(), seed, folder), config, folder, seed)
+
+
+def log_of(folder: Path) -> list[dict]:
+    rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state, warnings = newest_checkpoint(folder / "checkpoints")
+    assert not warnings
+    return {**state["model"], **{f"average {key}": value for key, value in state["average"].items()}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Trainer:
+    made = trainer(tmp_path_factory.mktemp("trained") / "run")
+    made.fit()
+    return made
+
+
+def test_every_subnet_learns(finished, tmp_path):
+    space, rng = finished.space, random.Random(0)
+    fresh = trainer(tmp_path)
+    for arch in (space.smallest(), space.largest(), *(space.sample(rng) for _ in range(8))):
+        error = []
+        for model in (finished.average.module, fresh.model):
+            activate(model, arch)
+            error.append(finished.task.evaluate(model.eval(), "test")["error"])
+        assert error[0] < 25 < 50 < error[1]
+    assert finished.evaluate("dev") == log_of(finished.folder)[-1]["dev"]
+    assert finished.evaluate("test") != finished.evaluate("dev")
+
+
+def test_the_log_tells_the_whole_story(finished):
+    rows = log_of(finished.folder)
+    assert [row["update"] for row in rows] == list(range(1, 121))
+    growing, apart, taught = rows[:30], rows[30:60], rows[61:]
+    assert all({k for k in row if k.startswith("loss")} == {"loss_shallowest"} for row in growing)
+    nets = {"loss_largest", "loss_smallest", "loss_random_0"}
+    assert all({k for k in row if k.startswith("loss")} == nets for row in apart + taught)
+    assert not any("divergence" in row for row in growing + apart)
+    assert all(row["divergence"] > 0 for row in taught)
+    assert [row["update"] for row in rows if "dev" in row] == [50, 100, 120]
+    assert set(rows[-1]["dev"]) == {"largest", "smallest"}
+    for index, row in enumerate(rows):  # Eden, in closed form
+        warm = 0.5 + 0.5 * min(1, index / 10)
+        assert row["lr"] == pytest.approx(0.05 * ((index / 500) ** 2 + 1) ** -0.25 * warm)
+        assert row["skipped"] == 0
+    assert is_trained(finished.folder, CONFIG)
+    assert not is_trained(finished.folder, replace(CONFIG, updates=121))
+    assert [path.name for path in list_checkpoints(finished.folder / "checkpoints")] == [
+        "update-0000100.safetensors", "update-0000120.safetensors",
+    ]  # fmt: skip
+    assert list((finished.folder / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_growth_trains_the_shallowest_net_alone(tmp_path):
+    made = trainer(tmp_path, replace(CONFIG, updates=20, growth=1.0, distillation_start=1.0))
+    before = {name: p.clone() for name, p in made.model.state_dict().items()}
+    made.fit()
+    moved = {name for name, p in made.model.state_dict().items() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if not name.startswith(("blocks.1.", "blocks.2."))}
+
+
+@pytest.mark.parametrize(("divergence", "logged"), [("none", False), ("kl", True), ("alpha", True)])
+def test_distillation_is_what_was_asked_for(tmp_path, divergence, logged):
+    config = replace(CONFIG, updates=10, growth=0.0, distillation_start=0.0, divergence=divergence, average=0.0)
+    made = trainer(tmp_path, config)
+    made.fit()
+    rows = log_of(tmp_path)
+    assert "divergence" not in rows[0]  # the ramp begins at nothing
+    assert all(("divergence" in row) == logged for row in rows[1:])
+    assert equal(made.average.module.state_dict(), made.model.state_dict())
+
+
+def test_bfloat16_trains_float32_weights(tmp_path):
+    made = trainer(tmp_path, replace(CONFIG, updates=40, precision="bfloat16"))
+    made.fit()
+    assert {p.dtype for p in made.model.parameters()} == {torch.float32}
+    rows = log_of(tmp_path)
+    assert rows[-1]["loss_largest"] < 0.8 * rows[0]["loss_shallowest"]
+    trainer(tmp_path / "float32", replace(CONFIG, updates=40)).fit()
+    assert rows[0]["loss_shallowest"] == pytest.approx(log_of(tmp_path / "float32")[0]["loss_shallowest"], rel=0.02)
+    assert rows[0]["loss_shallowest"] != log_of(tmp_path / "float32")[0]["loss_shallowest"]
+
+
+def test_the_seed_decides_everything(finished, tmp_path):
+    config = replace(CONFIG, checkpoint_every=120)
+    for seed, same in ((0, True), (1, False)):
+        folder = tmp_path / str(seed)
+        torch.manual_seed(99)
+        trainer(folder, config, seed).fit()
+        assert equal(weights(folder), weights(finished.folder)) is same
+    assert log_of(tmp_path / "0") == log_of(finished.folder)
+
+
+@pytest.mark.parametrize("stop", [7, 33, 70])
+def test_a_resumed_run_is_an_undisturbed_one(finished, tmp_path, stop):
+    """Stopped by an error after the log was written further than the checkpoint; before the first one, too."""
+    made = trainer(tmp_path)
+    step = made._step
+
+    def failing(batch):
+        if made.update == stop:
+            raise OSError("power cut")
+        return step(batch)
+
+    made._step = failing
+    with pytest.raises(OSError, match="power cut"):
+        made.fit()
+    assert [row["update"] for row in log_of(tmp_path)] == list(range(1, stop + 1))
+    again = trainer(tmp_path)
+    if stop > 20:
+        assert again.resume() == []
+        assert again.update == stop // 20 * 20
+    again.fit()
+    assert equal(weights(tmp_path), weights(finished.folder))
+    assert log_of(tmp_path) == log_of(finished.folder)
+
+
+def test_a_damaged_checkpoint_costs_only_the_time_since_the_one_before(finished, tmp_path):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    newest = list_checkpoints(tmp_path / "run" / "checkpoints")[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    again = trainer(tmp_path / "run")
+    (warning,) = again.resume()
+    assert "update-0000120.safetensors is damaged" in warning
+    assert again.update == 100
+    again.fit()
+    assert equal(weights(tmp_path / "run"), weights(finished.folder))
+    assert log_of(tmp_path / "run") == log_of(finished.folder)
+
+
+def test_other_settings_are_refused(finished):
+    with pytest.raises(TodmError, match="was trained with other settings; choose another folder with --out"):
+        trainer(finished.folder, replace(CONFIG, lr=0.01)).resume()
+
+
+def test_a_batch_that_is_not_finite_is_skipped_and_counted(tmp_path):
+    made = trainer(tmp_path, nan=[3, 40, 41])
+    made.fit()
+    rows = log_of(tmp_path)
+    assert [row["update"] - 1 for row in rows if row["skipped"]] == [3, 40, 41]
+    assert all(value.isfinite().all() for value in weights(tmp_path).values())
+    assert made.evaluate()["smallest"]["error"] < 25
+
+
+def test_a_run_that_has_diverged_stops(tmp_path):
+    made = trainer(tmp_path, nan=list(range(30, 30 + PATIENCE)))
+    with pytest.raises(TodmError, match=f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr"):
+        made.fit()
+    assert made.update == 30 + PATIENCE
+    assert made.model.into.weight.isfinite().all()
+    trainer(tmp_path / "one less", nan=list(range(30, 29 + PATIENCE))).fit()
+
+
+@pytest.mark.parametrize("moment", ["batch", "update"])
+def test_an_interrupt_saves_a_whole_update(finished, tmp_path, capsys, moment):
+    """Ctrl-C while a batch is made, or when the weights have moved but their average has not."""
+    made = trainer(tmp_path, interrupt=50 if moment == "batch" else -1)
+    average = made.average.update_parameters
+
+    def interrupted(model):
+        if moment == "update" and made.update == 50:
+            os.kill(os.getpid(), signal.SIGINT)
+        average(model)
+
+    made.average.update_parameters = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        made.fit()
+    stopped = int(re.search(r"stopped at update (\d+); go on with --resume auto", capsys.readouterr().err)[1])
+    assert stopped in (50, 51)
+    assert newest_checkpoint(tmp_path / "checkpoints")[0]["update"] == stopped
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    again = trainer(tmp_path)
+    again.resume()
+    again.fit()
+    assert equal(weights(tmp_path), weights(finished.folder))
+
+
+# -- through the command line, in processes of their own ---------------------------------------------------------
+
+RECIPE = f"""
+name: toy
+task: {Path(__file__).parent / "toy_task.py"}:ToyTask
+seed: 3
+training: {{updates: 400, growth: 0.2, distillation_start: 0.4, evaluate_every: 100, checkpoint_every: 10}}
+"""
+
+
+def start(recipe: Path, out: Path, *arguments: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "todm", "train", str(recipe), "--out", str(out), *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+
+def newest(out: Path) -> int:
+    files = list_checkpoints(out / "checkpoints")
+    return int(files[-1].stem.removeprefix("update-")) if files else 0
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("recipe") / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def test_killed_at_random_and_resumed_it_ends_in_the_same_weights(recipe, tmp_path):
+    undisturbed, killed = start(recipe, tmp_path / "whole"), tmp_path / "killed"
+    rng, stops = random.Random(), []
+    for sign in (signal.SIGKILL, signal.SIGINT, signal.SIGKILL, signal.SIGKILL):
+        before = newest(killed)
+        process = start(recipe, killed, "--resume", "auto")
+        while newest(killed) <= before + 10 and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(sign)
+        _, err = process.communicate(timeout=60)
+        stops.append((sign.name, newest(killed)))
+        if sign == signal.SIGINT:
+            assert process.returncode == 130
+            assert int(re.search(r"stopped at update (\d+)", err)[1]) == newest(killed)
+        else:
+            assert process.returncode == -signal.SIGKILL
+        assert "Traceback" not in err
+    assert all(a < b for (_, a), (_, b) in pairwise(stops)), stops
+    assert newest(killed) < 400, stops  # it was in the middle each time
+    assert start(recipe, killed, "--resume", "auto").wait(60) == 0
+    assert undisturbed.wait(60) == 0
+    assert newest(killed) == newest(tmp_path / "whole") == 400
+    assert equal(weights(killed), weights(tmp_path / "whole")), stops
+    assert log_of(killed) == log_of(tmp_path / "whole"), stops
+
+
+def quick(recipe: Path, out: Path, *arguments: str) -> int:
+    return main(["train", str(recipe), "--out", str(out), "--training.updates", "20", *arguments])
+
+
+def error_line(capsys) -> str:
+    err = capsys.readouterr().err
+    (line,) = [line for line in err.splitlines() if line.startswith("todm: ")]
+    assert "Traceback" not in err
+    return line
+
+
+def test_a_run_folder_is_taken_up_by_its_own_recipe_only(recipe, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert quick(recipe, out) == 0
+    facts = Run.open(out).info
+    assert (facts["name"], facts["seed"], facts["data"]["licence"]) == ("toy", 3, "cc0-1.0")
+    assert facts["versions"]["torch"]
+    assert facts["machine"]["cores"] == os.cpu_count()
+    assert facts["seconds"]["train"] > 0
+    before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
+    assert quick(recipe, out) == 2
+    assert "holds a run already; go on with --resume auto, or choose another --out" in error_line(capsys)
+    for change in (["--training.lr", "0.01"], ["--model.dropout", "0.2"], ["--seed", "4"], ["--data.batch", "16"]):
+        assert quick(recipe, out, "--resume", "auto", *change) == 2
+        assert "was made with other settings; type the same ones or choose another --out" in error_line(capsys)
+    with Run.open(out).locked():
+        assert quick(recipe, out, "--resume", "auto") == 2
+    assert f"another process is at work in {out}; wait for it or stop it" in error_line(capsys)
+    assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == before
+    trained = weights(out)
+    assert quick(recipe, out, "--resume", "auto") == 0  # done already: nothing is trained again
+    assert equal(weights(out), trained)
+    assert len(log_of(out)) == 20
