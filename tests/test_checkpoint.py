@@ -50,9 +50,11 @@ def test_every_kind_of_value_comes_back_bit_for_bit(tmp_path):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.integers(0, 9).map(torch.arange),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.lists(inner, max_size=3).map(tuple)
-    | st.dictionaries(st.sampled_from(["a", "b", "a.b", "a.0", "0", 0, 1]), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(st.sampled_from(["a", "b", "a.b", "a.0", "0", 0, 1]), inner, max_size=4)
+    ),
     max_leaves=12,
 )
 
@@ -88,12 +90,12 @@ def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path):
 
 
 def test_when_all_are_damaged_one_line_says_so(tmp_path):
-    with pytest.raises(TodmError, match="no checkpoint in .*; type `todm train` first"):
+    with pytest.raises(TodmError, match=r"no checkpoint in .*; type `todm train` first"):
         newest_checkpoint(tmp_path)
     for update in (1, 2):
         path = save_checkpoint(tmp_path, update, {"w": torch.ones(100)})
         path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(TodmError, match="update-0000002.safetensors is damaged .*; delete it") as error:
+    with pytest.raises(TodmError, match=r"update-0000002.safetensors is damaged .*; delete it") as error:
         newest_checkpoint(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -104,7 +106,7 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path, metadata):
     from safetensors.torch import save_file
 
     save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors", metadata)
-    with pytest.raises(TodmError, match="x.safetensors is damaged"):
+    with pytest.raises(TodmError, match=r"x\.safetensors is damaged"):
         load_checkpoint(tmp_path / "x.safetensors")
 
 
@@ -116,5 +118,9 @@ def test_a_fingerprint_names_weights():
     assert fingerprint({**weights, "a": weights["a"].t().contiguous().t()}) == name
     changed = weights["a"].clone()
     changed[2, 1] = torch.nextafter(changed[2, 1], torch.tensor(9.0))
-    others = {**weights, "a": changed}, {**weights, "b": torch.tensor(5)}, {k: v for k, v in weights.items() if k != "c"}
+    others = (
+        {**weights, "a": changed},
+        {**weights, "b": torch.tensor(5)},
+        {k: v for k, v in weights.items() if k != "c"},
+    )
     assert len({name, *map(fingerprint, others)}) == 4

@@ -66,10 +66,10 @@ def test_json(tmp_path):
         write_json(tmp_path / "v.json", {"a": float("nan")})  # no other reader would take it
     assert read_json(path) == value
     path.write_text("{")
-    with pytest.raises(TodmError, match="v.json is not valid JSON"):
+    with pytest.raises(TodmError, match=r"v\.json is not valid JSON"):
         read_json(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(TodmError, match="v.json is not valid JSON"):
+    with pytest.raises(TodmError, match=r"v\.json is not valid JSON"):
         read_json(path)
     with pytest.raises(TodmError, match=r"cannot read .*w.json: No such file"):
         read_json(tmp_path / "w.json")

@@ -179,7 +179,7 @@ def test_the_extracted_network_is_its_own(net):
 
 
 def test_training_and_evaluation_mode_carry_over(net):
-    model, x, call = net
+    model = net[0]
     arch = SearchSpace.of(model).smallest()
     assert not any(module.training for module in extract(model, arch).modules())
     assert all(module.training for module in extract(model.train(), arch).modules())

@@ -96,12 +96,20 @@ def test_the_log_tells_the_whole_story(finished):
 def test_growth_trains_the_shallowest_net_alone(tmp_path):
     made = trainer(tmp_path, replace(CONFIG, updates=20, growth=1.0, distillation_start=1.0))
     before = {name: p.clone() for name, p in made.model.state_dict().items()}
+    sizes, loss = set(), made.task.loss
+
+    def watched(model, batch):
+        sizes.add((len(model.blocks), int(model.blocks[0].up.width_out)))
+        return loss(model, batch)
+
+    made.task.loss = watched
     made.fit()
     moved = {name for name, p in made.model.state_dict().items() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if not name.startswith(("blocks.1.", "blocks.2."))}
+    assert sizes == {(1, 32)}  # at full width
 
 
-@pytest.mark.parametrize(("divergence", "logged"), [("none", False), ("kl", True), ("alpha", True)])
+@pytest.mark.parametrize(("divergence", "logged"), [("none", False), ("kl", True), ("adaptive", True)])
 def test_distillation_is_what_was_asked_for(tmp_path, divergence, logged):
     config = replace(CONFIG, updates=10, growth=0.0, distillation_start=0.0, divergence=divergence, average=0.0)
     made = trainer(tmp_path, config)
@@ -190,7 +198,8 @@ def test_a_run_that_has_diverged_stops(tmp_path):
         made.fit()
     assert made.update == 30 + PATIENCE
     assert made.model.into.weight.isfinite().all()
-    trainer(tmp_path / "one less", nan=list(range(30, 29 + PATIENCE))).fit()
+    often, config = [*range(30, 29 + PATIENCE), *range(60, 70)], replace(CONFIG, updates=75)
+    trainer(tmp_path / "never as many in a row", config, nan=often).fit()
 
 
 @pytest.mark.parametrize("moment", ["batch", "update"])
@@ -275,6 +284,10 @@ def quick(recipe: Path, out: Path, *arguments: str) -> int:
     return main(["train", str(recipe), "--out", str(out), "--training.updates", "20", *arguments])
 
 
+def times(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != ".lock"}
+
+
 def error_line(capsys) -> str:
     err = capsys.readouterr().err
     (line,) = [line for line in err.splitlines() if line.startswith("todm: ")]
@@ -290,7 +303,7 @@ def test_a_run_folder_is_taken_up_by_its_own_recipe_only(recipe, tmp_path, capsy
     assert facts["versions"]["torch"]
     assert facts["machine"]["cores"] == os.cpu_count()
     assert facts["seconds"]["train"] > 0
-    before = sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*"))
+    before = times(out)
     assert quick(recipe, out) == 2
     assert "holds a run already; go on with --resume auto, or choose another --out" in error_line(capsys)
     for change in (["--training.lr", "0.01"], ["--model.dropout", "0.2"], ["--seed", "4"], ["--data.batch", "16"]):
@@ -299,7 +312,7 @@ def test_a_run_folder_is_taken_up_by_its_own_recipe_only(recipe, tmp_path, capsy
     with Run.open(out).locked():
         assert quick(recipe, out, "--resume", "auto") == 2
     assert f"another process is at work in {out}; wait for it or stop it" in error_line(capsys)
-    assert sorted((p, p.stat().st_mtime_ns) for p in out.rglob("*")) == before
+    assert times(out) == before
     trained = weights(out)
     assert quick(recipe, out, "--resume", "auto") == 0  # done already: nothing is trained again
     assert equal(weights(out), trained)

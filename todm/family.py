@@ -31,7 +31,7 @@ from todm.run import Run
 from todm.search.budget import Budget
 from todm.search.cost import CostModel
 from todm.search.evolve import evolve
-from todm.search.front import Candidate, pareto_front, write_front
+from todm.search.front import Candidate, write_front
 from todm.search.predictor import Predictor
 from todm.search.spread import spread
 from todm.space import Arch, SearchSpace, activate
@@ -147,31 +147,30 @@ class Family:
             rows = self.deploy([folder], [self.device.runtime])
             chosen = (self.device.runtime, self.device.precision)
             row = next(row for row in rows if (row["runtime"], row["precision"]) == chosen)
-            broken = budget.violations(row)
+            broken = budget.violations({k: v for k, v in row.items() if not isinstance(v, str)})
             if not broken:
                 return {"subnet": str(folder), "bundle": str(folder / "bundle"), "arch": candidate.arch, **row}
         over = ", ".join(f"{name} by {100 * excess:.0f} %" for name, excess in broken.items())
         raise TodmError(f'the best subnets for "{budget}" measure outside it ({over}); loosen the budget')
 
     def sizes(self, trials: int | None) -> list[str]:
-        """A family from the smallest to the largest net: the best found near evenly spaced sizes between."""
+        """A family from the smallest to the largest net, with the most accurate one near each size between.
+
+        The sizes are evenly spaced on a logarithmic scale of parameters.
+        """
         found = self.candidates(Budget({}), trials)
-        front = pareto_front(found)
-        ends = [next(c for c in found if c.arch == self.space.canonical(a)) for a in self._ends()]
-        low, high = (math.log(end.costs["params"]) for end in ends)
-        chosen = {ends[0].costs["params"]: ends[0], ends[1].costs["params"]: ends[1]}
-        for step in range(1, self.recipe.search.family - 1):
-            size = low + (high - low) * step / (self.recipe.search.family - 1)
-            between = [c for c in front if c.costs["params"] not in chosen]
-            if between:
-                nearest = min(between, key=lambda c: abs(math.log(c.costs["params"]) - size))
-                chosen[nearest.costs["params"]] = nearest
-        folders = [self.extract(chosen[params].arch) for params in sorted(chosen)]
+        ends = [self.space.canonical(arch) for arch in (self.space.smallest(), self.space.largest())]
+        chosen = [candidate for candidate in found if candidate.arch in ends]
+        low, high = sorted(math.log(end.costs["params"]) for end in chosen)
+        step = (high - low) / (self.recipe.search.family - 1)
+        for rung in range(1, self.recipe.search.family - 1):
+            left = [candidate for candidate in found if candidate not in chosen]
+            off = {id(c): abs(math.log(c.costs["params"]) - low - rung * step) for c in left}
+            near = [c for c in left if off[id(c)] < step / 2] or sorted(left, key=lambda c: off[id(c)])[:1]
+            chosen += sorted(near, key=lambda c: (c.error, c.costs["params"]))[:1]
+        folders = [self.extract(c.arch) for c in sorted(chosen, key=lambda c: c.costs["params"])]
         self.deploy(folders, self.recipe.export.runtimes)
         return [str(folder) for folder in folders]
-
-    def _ends(self) -> tuple[Arch, Arch]:
-        return self.space.smallest(), self.space.largest()
 
     # -- deployment -------------------------------------------------------------------------------------------
 

@@ -3,9 +3,14 @@
 import dataclasses
 import json
 import random
+import signal
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -96,27 +101,31 @@ class Trainer:
             open(self.folder / "log.jsonl", "a", encoding="utf-8") as log,
         ):
             while self.update < config.updates:
-                row = self._step(next(batches))
-                skipped = skipped + 1 if row["skipped"] else 0
-                if skipped >= PATIENCE:
-                    raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
-                row["seconds"] = round(time.perf_counter() - start, 3)
-                if self.update % config.evaluate_every == 0 or self.update == config.updates:
-                    row["dev"] = errors = self.evaluate()
-                for key, value in row.items():
-                    if isinstance(value, float):
-                        board.add_scalar(key, value, self.update)
-                log.write(json.dumps(row) + "\n")
-                if self.update % config.checkpoint_every == 0 or self.update == config.updates:
-                    log.flush()
-                    self._save(checkpoints)
-                shown = {
-                    key: f"{row[key]:.3f}"
-                    for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence")
-                    if key in row
-                }
-                bar.set_postfix(shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False)
-                bar.update()
+                batch = next(batches)
+                with _uninterrupted():
+                    row = self._step(batch)
+                    skipped = skipped + 1 if row["skipped"] else 0
+                    if skipped >= PATIENCE:
+                        raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
+                    row["seconds"] = round(time.perf_counter() - start, 3)
+                    if self.update % config.evaluate_every == 0 or self.update == config.updates:
+                        row["dev"] = errors = self.evaluate()
+                    for key, value in row.items():
+                        if isinstance(value, float):
+                            board.add_scalar(key, value, self.update)
+                    log.write(json.dumps(row) + "\n")
+                    if self.update % config.checkpoint_every == 0 or self.update == config.updates:
+                        log.flush()
+                        self._save(checkpoints)
+                    shown = {
+                        key: f"{row[key]:.3f}"
+                        for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence")
+                        if key in row
+                    }
+                    bar.set_postfix(
+                        shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False
+                    )
+                    bar.update()
 
     def _step(self, batch: Any) -> dict[str, Any]:
         """One update; returns what is logged of it."""
@@ -168,6 +177,22 @@ class Trainer:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("}\n")]
             atomic_write(path, "".join(line for line in whole if json.loads(line)["update"] <= self.update))
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back to the end of the block: half an update must not be saved, nor a writer's thread left locked."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where signals do not arrive
+        return
+    held: list[tuple[int, FrameType | None]] = []
+    handler = signal.signal(signal.SIGINT, lambda *arguments: held.append(arguments))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if held and callable(handler):
+        handler(*held[0])
 
 
 def is_trained(folder: Path, config: Training) -> bool:

@@ -3,9 +3,12 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from todm.errors import TodmError
+
+if TYPE_CHECKING:
+    from todm.recipe import Export
 
 
 def run(
@@ -45,6 +48,7 @@ def run(
         write_json(folder / "seeds.json", summary)
         print(f"\n{as_text(summary, metric)}", file=sys.stderr)
         return {"runs": runs, "summary": summary}
+    _check_export(load_recipe(recipe, overrides, full)[0].export)
     trained = train(recipe, out, data, resume, full, overrides)
     found = search(trained["run"])
     page = report(trained["run"])
@@ -231,6 +235,22 @@ def doctor(json: bool = False) -> dict[str, Any]:
     if not json:
         print(as_text(result))
     return result
+
+
+def _check_export(export: "Export") -> None:
+    """Find out before training what would stop the run after it.
+
+    Raises:
+        TodmError: a runtime or the device is unknown, a package is missing, or the device's precision is not made.
+    """
+    from todm.export.backend import find_backend
+    from todm.export.device import find_device
+
+    device = find_device(export.device)
+    for runtime in export.runtimes:
+        find_backend(runtime)
+    if device.precision not in export.precisions:
+        raise TodmError(f"device {device.name} measures {device.precision}: add it to export.precisions")
 
 
 def bundle_folder(path: str) -> Path:

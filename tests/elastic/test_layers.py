@@ -35,7 +35,7 @@ CASES = [
     (ElasticGroupNorm(W, 4, eps=1e-3), nn.GroupNorm(2, 8, eps=1e-3), (2, 8, 3, 3)),
     (ElasticConv1d(W, V, 3, 2, 1, bias=False), nn.Conv1d(8, 4, 3, 2, 1, bias=False), (2, 8, 9)),
     (ElasticConv1d(W, W, 3, padding="same", depthwise=True), nn.Conv1d(8, 8, 3, padding="same", groups=8), (2, 8, 9)),
-    (ElasticConv2d(W, V, (3, 1), (2, 1), (1, 0), (2, 1)), nn.Conv2d(8, 4, (3, 1), (2, 1), (1, 0), (2, 1)), (2, 8, 9, 4)),
+    (ElasticConv2d(W, V, (3, 1), (2, 1), (1, 0), 2), nn.Conv2d(8, 4, (3, 1), (2, 1), (1, 0), 2), (2, 8, 9, 4)),
     (ElasticConv2d(W, W, 3, depthwise=True), nn.Conv2d(8, 8, 3, groups=8), (2, 8, 5, 5)),
 ]  # fmt: skip
 

@@ -14,7 +14,6 @@ from todm.files import atomic_write
 from todm.optim import ScaledAdam
 from todm.program import eager
 from todm.speech.corpus import Augmentation, Corpus, corpus_from_folder, evaluation_batches
-from todm.speech.decode import StreamRecogniser
 from todm.speech.encoder import EncoderConfig, subsampled
 from todm.speech.features import SAMPLE_RATE, TAIL
 from todm.speech.rnnt_loss import rnnt_loss
