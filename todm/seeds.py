@@ -23,7 +23,8 @@ def summarise(runs: Sequence[Path], metric: str) -> list[dict[str, Any]]:
         table.append({
             "size": size, "runtime": runtime, "precision": precision,
             "params": round(mean(float(row["params"]) for row in rows)), f"{metric}_mean": mean(values),
-            f"{metric}_sd": stdev(values) if len(values) > 1 else 0.0, f"{metric}_worst": max(values), "seeds": len(values),
+            f"{metric}_sd": stdev(values) if len(values) > 1 else 0.0, f"{metric}_worst": max(values),
+            "seeds": len(values),
         })  # fmt: skip
     return table
 
