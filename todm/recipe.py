@@ -114,8 +114,8 @@ def build(kind: Any, values: dict[str, Any], where: str) -> Any:
     Raises:
         TodmError: an unknown key (with the nearest known one), a wrong type, or values that contradict each other.
     """
-    if not hasattr(kind, "__pydantic_config__") and dataclasses.is_dataclass(kind):
-        frozen = kind.__dataclass_params__.frozen
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind) and not hasattr(kind, "__pydantic_config__"):
+        frozen = kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
         kind = dataclass(kind, config=STRICT, frozen=frozen)  # an ordinary one would swallow unknown keys
     try:
         return TypeAdapter(kind).validate_python(values, strict=False)

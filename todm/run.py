@@ -70,7 +70,10 @@ class Run:
         if not (path / "recipe.yaml").is_file():
             raise TodmError(f"{path} is not a run folder: no recipe.yaml in it; make one with `todm run digits`")
         recipe = build(Recipe, read_yaml(path / "recipe.yaml"), str(path / "recipe.yaml"))
-        return cls(path, recipe, Path(read_json(path / "run.json")["home"]))
+        info = read_json(path / "run.json")
+        if not isinstance(info, dict) or not isinstance(info.get("home"), str):
+            raise TodmError(f"{path / 'run.json'} was damaged or edited: it does not say where the recipe came from")
+        return cls(path, recipe, Path(info["home"]))
 
     @property
     def info(self) -> dict[str, Any]:
