@@ -40,6 +40,8 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
         ("seed: -1", "seed: Input should be greater than or equal to 0, got -1"),
         ("training: {divergence: klein}", "training.divergence: Input should be 'none', 'kl' or 'adaptive'"),
         ("export: {precisions: [float, int4]}", "export.precisions.1: Input should be 'float' or 'int8', got 'int4'"),
+        ("training: {nets: alone}", "training: arch and nets: alone belong together"),
+        ("training: {weight_decay: 0.1}", "training: weight_decay is for adamw and sgd"),
         (
             "training: {growth: 0.8, distillation_start: 0.7}",
             "training: distillation_start is before the end of growth",
@@ -77,7 +79,7 @@ def test_a_recipe_that_is_nowhere(tmp_path):
         with pytest.raises(TodmError, match=rf"no recipe '{name}': give a shipped name \(.*digits.*\) or the path"):
             load_recipe(name)
     with pytest.raises(TodmError, match=r"cannot read .*recipe-full.yaml: No such file"):
-        load_recipe(write(tmp_path, BASE), full=True)
+        load_recipe(write(tmp_path, BASE), setting="full")
 
 
 def test_by_name_folder_or_file(tmp_path, monkeypatch):
@@ -98,7 +100,7 @@ def test_shipped_recipes_are_valid(name, full):
     home = Path(todm.recipes.__path__[0]) / name
     if full and not (home / "recipe-full.yaml").exists():
         pytest.skip("no long setting")
-    recipe, _ = load_recipe(name, full=full)
+    recipe, _ = load_recipe(name, setting="full" if full else "")
     kind = task_class(recipe, home)
     build(kind.Data, recipe.data, "data")
     build(kind.Model, recipe.model, "model")
@@ -108,13 +110,13 @@ def test_what_counts_is_flag_then_full_then_recipe_then_default(tmp_path):
     path = write(tmp_path, BASE + "training: {updates: 10, growth: 0.1, lr: 0.5}\ndata: {a: {b: 1, c: 2}}\n")
     write(tmp_path, "training: {updates: 20, growth: 0.2}\ndata: {a: {c: 3}}\n", "recipe-full.yaml")
     flags = {"training": {"updates": 30}, "data": {"d": 4}}
-    quick, full = load_recipe(path, flags)[0], load_recipe(path, flags, full=True)[0]
+    quick, full = load_recipe(path, flags)[0], load_recipe(path, flags, setting="full")[0]
     assert (quick.training.updates, quick.training.growth, quick.training.lr) == (30, 0.1, 0.5)
     assert (full.training.updates, full.training.growth, full.training.lr) == (30, 0.2, 0.5)
     assert quick.data == {"a": {"b": 1, "c": 2}, "d": 4}
     assert full.data == {"a": {"b": 1, "c": 3}, "d": 4}
     assert full.training.average == Training().average
-    assert load_recipe(path, None, full=True)[0].training.updates == 20
+    assert load_recipe(path, None, setting="full")[0].training.updates == 20
 
 
 def test_merged_leaves_its_arguments_alone():

@@ -1,6 +1,7 @@
 """Training on a toy: what is trained when, what is written, and that no interruption changes the result."""
 
 import json
+import math
 import os
 import random
 import re
@@ -107,6 +108,40 @@ def test_growth_trains_the_shallowest_net_alone(tmp_path):
     moved = {name for name, p in made.model.state_dict().items() if not torch.equal(p, before[name])}
     assert moved == {name for name in before if not name.startswith(("blocks.1.", "blocks.2."))}
     assert sizes == {(1, 32)}  # at full width
+
+
+@pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "cosine"), ("sgd", "constant"), ("scaled_adam", "eden")])
+def test_one_net_can_be_trained_alone_by_any_optimiser(tmp_path, optimizer, schedule):
+    config = replace(
+        CONFIG, updates=60, nets="alone", arch="smallest", growth=0.0, optimizer=optimizer, lr_schedule=schedule,
+        lr=None, warmup=4,
+    )  # fmt: skip
+    made = trainer(tmp_path, config, nan=[5])
+    before = {name: p.clone() for name, p in made.model.state_dict().items()}
+    made.fit()
+    rows = log_of(tmp_path)
+    assert {key for row in rows for key in row if key.startswith("loss")} == {"loss_alone"}
+    assert [row["update"] - 1 for row in rows if row["skipped"]] == [5]
+    assert rows[-1]["loss_alone"] < rows[0]["loss_alone"]
+    assert set(rows[-1]["dev"]) == {"alone"}
+    moved = {name for name, p in made.model.state_dict().items() if not torch.equal(p, before[name])}
+    assert not any(name.startswith(("blocks.1.", "blocks.2.")) for name in moved)
+    if schedule == "cosine":
+        warm = [0.5 + 0.5 * min(1, u / 4) for u in range(60)]
+        rates = [0.001 * w * (0.5 + 0.5 * math.cos(math.pi * u / 60)) for u, w in enumerate(warm)]
+        assert [row["lr"] for row in rows] == pytest.approx(rates)
+
+
+def test_random_nets_replace_the_sandwich(tmp_path):
+    made = trainer(tmp_path, replace(CONFIG, updates=4, nets="random", growth=0.0))
+    made.fit()
+    logged = {key for row in log_of(tmp_path) for key in row if key.startswith(("loss", "div"))}
+    assert logged == {"loss_random_0", "loss_random_1", "loss_random_2"}
+
+
+def test_an_architecture_outside_the_space_is_refused(tmp_path):
+    with pytest.raises(TodmError, match=r"training.arch: .*'depth' is 9, but must be one of"):
+        trainer(tmp_path, replace(CONFIG, nets="alone", arch={"depth": 9}, growth=0.0))
 
 
 @pytest.mark.parametrize(("divergence", "logged"), [("none", False), ("kl", True), ("adaptive", True)])

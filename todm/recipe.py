@@ -29,14 +29,25 @@ class Training:
 
     updates: Count = 1500
     """Optimiser steps."""
-    lr: Positive = 0.03
-    """Base learning rate of ScaledAdam, relative to each tensor's size."""
+    nets: Literal["sandwich", "random", "alone"] = "sandwich"
+    """What each update trains: the sandwich (largest, smallest, random nets), as many random nets, or one net alone."""
+    arch: Literal["largest", "smallest"] | dict[str, int] | None = None
+    """The architecture that is trained alone."""
+    optimizer: Literal["scaled_adam", "adamw", "sgd"] = "scaled_adam"
+    """Optimiser; sgd has a momentum of 0.9."""
+    lr: Positive | None = None
+    """Base learning rate; by default 0.03 for scaled_adam (relative to each tensor's size), 0.001 for adamw, 0.1 for
+    sgd."""
+    weight_decay: NonNegativeFloat | None = None
+    """Of adamw and sgd, by default 0.01 and 0."""
+    lr_schedule: Literal["eden", "cosine", "constant"] = "eden"
+    """How the rate falls after the warm-up."""
     lr_batches: Positive = 500
     """Updates after which Eden's rate has fallen by 2^-1/4."""
     warmup: NonNegativeInt = 100
     """Updates of linear warm-up from half the rate."""
     clipping_scale: Positive | None = 2.0
-    """Gradients are clipped to this multiple of the median norm; null turns it off."""
+    """ScaledAdam's gradients are clipped to this multiple of the median norm; null turns it off."""
     growth: Fraction = 0.6
     """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
@@ -58,8 +69,17 @@ class Training:
     """Updates between checkpoints."""
 
     def __post_init__(self) -> None:
-        if self.divergence != "none" and self.distillation_start < self.growth:
+        if (self.nets == "alone") != (self.arch is not None):
+            raise ValueError("arch and nets: alone belong together: one names the net, the other trains it alone")
+        if self.optimizer == "scaled_adam" and self.weight_decay is not None:
+            raise ValueError("weight_decay is for adamw and sgd; scaled_adam learns the size of each tensor instead")
+        if self.distils and self.distillation_start < self.growth:
             raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
+
+    @property
+    def distils(self) -> bool:
+        """Whether a net teaches others: only the sandwich has a largest one."""
+        return self.nets == "sandwich" and self.divergence != "none"
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -138,12 +158,12 @@ def _keys_at(kind: Any, path: tuple[int | str, ...]) -> list[str]:
     return [item.name for item in dataclasses.fields(kind)]
 
 
-def load_recipe(name: str, overrides: dict[str, Any] | None = None, full: bool = False) -> tuple[Recipe, Path]:
+def load_recipe(name: str, overrides: dict[str, Any] | None = None, setting: str = "") -> tuple[Recipe, Path]:
     """Read a recipe by name (shipped with the package) or path (of the file or its folder).
 
     Args:
         overrides: Nested values that take precedence, e.g. `{"training": {"updates": 100}}`.
-        full: Put the values of recipe-full.yaml, which stands beside it, over it.
+        setting: `full` or `quick`: put the values of recipe-SETTING.yaml, which stands beside it, over it.
 
     Returns:
         The recipe and the folder it was read from.
@@ -158,8 +178,8 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None, full: bool =
     if not path.is_file():
         raise TodmError(f"no recipe {name!r}: give a shipped name ({', '.join(shipped())}) or the path of a YAML file")
     values = read_yaml(path)
-    if full:
-        values = merged(values, read_yaml(path.with_name("recipe-full.yaml")))
+    if setting:
+        values = merged(values, read_yaml(path.with_name(f"recipe-{setting}.yaml")))
     return build(Recipe, merged(values, overrides or {}), str(path)), path.parent
 
 

@@ -216,10 +216,24 @@ class SearchSpace:
         """Every choice at its most: the supernet itself."""
         return {name: options[-1] for name, options in self.choices.items()}
 
-    def shallowest(self) -> Arch:
-        """The fewest layers, each at its widest."""
+    def shallowest(self, arch: Arch | None = None) -> Arch:
+        """The fewest layers, with all other choices those of `arch`, by default the largest."""
         depths = {gate.depth for uses in self._uses.values() for gates in uses for gate in gates}
-        return {name: options[0] if name in depths else options[-1] for name, options in self.choices.items()}
+        widths = arch or self.largest()
+        return {name: options[0] if name in depths else widths[name] for name, options in self.choices.items()}
+
+    def named(self, arch: str | Arch) -> Arch:
+        """The architecture `largest`, `smallest`, or one given whole.
+
+        Raises:
+            ValueError: it is none of these, or does not belong to the space.
+        """
+        if isinstance(arch, str):
+            ends = {"largest": self.largest, "smallest": self.smallest}
+            if arch not in ends:
+                raise ValueError(f"unknown architecture {arch!r}: give largest, smallest, or the value of every choice")
+            return ends[arch]()
+        return self.check(arch)
 
     def sample(self, rng: random.Random) -> Arch:
         """Every choice drawn independently and uniformly."""

@@ -23,10 +23,10 @@ from todm.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
 from todm.distill import divergence
 from todm.errors import TodmError
 from todm.files import atomic_write
-from todm.optim import Eden, ScaledAdam
+from todm.optim.make import make_optimizer, make_schedule, step
 from todm.recipe import Training
 from todm.sandwich import accumulate_gradients, sandwich
-from todm.space import SearchSpace, activate
+from todm.space import Arch, SearchSpace, activate
 from todm.task import Task
 
 PATIENCE = 20
@@ -52,9 +52,13 @@ class Trainer:
         torch.manual_seed(seed)
         self.model = task.build().to(self.device)
         self.space = SearchSpace.of(self.model)
+        try:
+            self.alone = self.space.named(config.arch) if config.arch is not None else None
+        except ValueError as error:
+            raise TodmError(f"training.arch: {error}") from None
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
-        self.optimizer = ScaledAdam(self.model.parameters(), config.lr, config.clipping_scale)
-        self.schedule = Eden(self.optimizer, config.lr_batches, 1e9, config.warmup)
+        self.optimizer = make_optimizer(self.model.parameters(), config)
+        self.schedule = make_schedule(self.optimizer, config)
         self.divergence = divergence("kl" if config.divergence == "none" else config.divergence)
         self.update = 0
 
@@ -119,7 +123,7 @@ class Trainer:
                         self._save(checkpoints)
                     shown = {
                         key: f"{row[key]:.3f}"
-                        for key in ("loss_shallowest", "loss_largest", "loss_smallest", "divergence")
+                        for key in ("loss_shallowest", "loss_alone", "loss_largest", "loss_smallest", "divergence")
                         if key in row
                     }
                     bar.set_postfix(
@@ -132,11 +136,9 @@ class Trainer:
         config, rng = self.config, random.Random(f"{self.seed} {self.update}")
         torch.manual_seed(rng.getrandbits(63))
         progress = self.update / config.updates
-        growing = progress < config.growth
-        archs = sandwich(self.space, rng, config.random_nets)
-        archs = {"shallowest": self.space.shallowest()} if growing else archs
+        archs = self._archs(progress, rng)
         ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
-        strength = 0.0 if config.divergence == "none" else config.distillation * ramp
+        strength = config.distillation * ramp if config.distils else 0.0
         self.model.train()
         self.optimizer.zero_grad()
         self.schedule.step_batch(self.update)
@@ -144,17 +146,33 @@ class Trainer:
             row: dict[str, Any] = accumulate_gradients(
                 self.model, self.task.loss, batch, archs, self.divergence, strength
             )
-        before = self.optimizer.skipped
-        self.optimizer.step()
+        taken = step(self.optimizer)
         self.average.update_parameters(self.model)
         self.update += 1
         learning_rate = self.optimizer.param_groups[0]["lr"]
-        return {"update": self.update, **row, "lr": learning_rate, "skipped": self.optimizer.skipped - before}
+        return {"update": self.update, **row, "lr": learning_rate, "skipped": int(not taken)}
+
+    def _archs(self, progress: float, rng: random.Random) -> dict[str, Arch]:
+        """The architectures of one update."""
+        config, space = self.config, self.space
+        if progress < config.growth:
+            return {"shallowest": space.shallowest(self.alone)}
+        if self.alone is not None:
+            return {"alone": self.alone}
+        if config.nets == "random":
+            return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
+        return sandwich(space, rng, config.random_nets)
+
+    def evaluated(self) -> dict[str, Arch]:
+        """The architectures that are evaluated: the net trained alone, else the ends of the family."""
+        if self.alone is not None:
+            return {"alone": self.alone}
+        return {"largest": self.space.largest(), "smallest": self.space.smallest()}
 
     def evaluate(self, split: str = "dev") -> dict[str, dict[str, float]]:
-        """Metrics of the averaged supernet's largest and smallest net."""
+        """Metrics of the averaged weights of each of `evaluated`."""
         result = {}
-        for name, arch in (("largest", self.space.largest()), ("smallest", self.space.smallest())):
+        for name, arch in self.evaluated().items():
             activate(self.average.module, arch)
             result[name] = self.task.evaluate(self.average.module.eval(), split)
         return result

@@ -17,6 +17,7 @@ def run(
     data: str | None = None,
     resume: str = "auto",
     full: bool = False,
+    quick: bool = False,
     seeds: int = 1,
     overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -27,7 +28,8 @@ def run(
         out: Folder of the run; by default runs/NAME.
         data: Folder of the recordings; by default the recipe finds or downloads them.
         resume: `auto` goes on with what the folder holds, `never` insists on a new folder.
-        full: Use the recipe's long setting, recipe-full.yaml, instead of the quick one.
+        full: Use the recipe's long setting, recipe-full.yaml.
+        quick: Use the recipe's smallest setting, recipe-quick.yaml, which only shows that everything runs.
         seeds: Number of runs with seeds one apart, each in a folder of its own in `out`.
         overrides: E.g. --training.updates 500.
     """
@@ -37,10 +39,19 @@ def run(
     from todm.seeds import as_text, summarise
 
     if seeds > 1:
-        first = load_recipe(recipe, overrides, full)[0]
+        first = load_recipe(recipe, overrides, _setting(full, quick))[0]
         folder = Path(out or f"runs/{first.name}")
         runs = [
-            run(recipe, str(folder / f"seed{seed}"), data, resume, full, 1, merged(overrides or {}, {"seed": seed}))
+            run(
+                recipe,
+                str(folder / f"seed{seed}"),
+                data,
+                resume,
+                full,
+                quick,
+                1,
+                merged(overrides or {}, {"seed": seed}),
+            )
             for seed in range(first.seed, first.seed + seeds)
         ]
         metric = next(iter(runs[0]["test"]["largest"]))
@@ -48,8 +59,11 @@ def run(
         write_json(folder / "seeds.json", summary)
         print(f"\n{as_text(summary, metric)}", file=sys.stderr)
         return {"runs": runs, "summary": summary}
-    _check_export(load_recipe(recipe, overrides, full)[0].export)
-    trained = train(recipe, out, data, resume, full, overrides)
+    asked = load_recipe(recipe, overrides, _setting(full, quick))[0]
+    if asked.training.nets == "alone":
+        raise TodmError("training.nets is alone: there is no family to search; type `todm train` instead")
+    _check_export(asked.export)
+    trained = train(recipe, out, data, resume, full, quick, overrides)
     found = search(trained["run"])
     page = report(trained["run"])
     print(f"\n{table(Path(trained['run']))}\n\nreport: {page['report']}", file=sys.stderr)
@@ -58,7 +72,7 @@ def run(
 
 def train(
     recipe: str, out: str | None = None, data: str | None = None, resume: str = "never", full: bool = False,
-    overrides: dict[str, Any] | None = None,
+    quick: bool = False, overrides: dict[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Train the supernet of a recipe.
 
@@ -67,7 +81,8 @@ def train(
         out: Folder of the run; by default runs/NAME.
         data: Folder of the recordings; by default the recipe finds or downloads them.
         resume: `auto` goes on from the newest checkpoint, `never` insists on a new folder.
-        full: Use the recipe's long setting, recipe-full.yaml, instead of the quick one.
+        full: Use the recipe's long setting, recipe-full.yaml.
+        quick: Use the recipe's smallest setting, recipe-quick.yaml, which only shows that everything runs.
         overrides: E.g. --training.updates 500.
     """
     from todm.recipe import load_recipe, merged
@@ -76,7 +91,7 @@ def train(
     if resume not in ("auto", "never"):
         raise TodmError(f"--resume must be auto or never, not {resume!r}")
     overrides = merged(overrides or {}, {"data": {"folder": data}} if data else {})
-    loaded, home = load_recipe(recipe, overrides, full)
+    loaded, home = load_recipe(recipe, overrides, _setting(full, quick))
     made = Run.create(Path(out or f"runs/{loaded.name}"), loaded, home, resume)
     with made.locked(), made.timed("train"):
         from todm.checkpoint import list_checkpoints
@@ -90,6 +105,34 @@ def train(
                 print(f"todm: {warning}; going on from the one before", file=sys.stderr)
         trainer.fit()
         return {"run": str(made.path), "dev": trainer.evaluate("dev"), "test": trainer.evaluate("test")}
+
+
+def compare(
+    recipe: str, out: str | None = None, rows: str = "", seeds: int | None = None, quick: bool = False,
+    data: str | None = None, json: bool = False, overrides: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train the variants that a recipe's compare.yaml names, with several seeds, and set them side by side.
+
+    Args:
+        recipe: Name of a shipped recipe, or path of a recipe file or its folder.
+        out: Folder of the comparison; by default runs/NAME-compare. It goes on with what is there.
+        rows: Variants to train, separated by commas; by default all.
+        seeds: Trainings of each, by default as compare.yaml says.
+        quick: Its smallest setting, which only shows that everything runs.
+        data: Folder of the data; by default the recipe finds or downloads them.
+        json: Print the result as JSON.
+        overrides: E.g. --training.updates 500, for all variants.
+    """
+    from todm.compare import as_markdown
+    from todm.compare import compare as train_and_test
+    from todm.recipe import load_recipe
+
+    folder = Path(out or f"runs/{load_recipe(recipe)[0].name}-compare")
+    chosen = [row.strip() for row in rows.split(",") if row.strip()]
+    table = train_and_test(recipe, folder, rows=chosen, seeds=seeds, quick=quick, data=data, overrides=overrides)
+    if not json:
+        print(f"\n{as_markdown(table)}\n{folder / 'table.md'}, {folder / 'results.csv'}")
+    return table
 
 
 def search(
@@ -235,6 +278,12 @@ def doctor(json: bool = False) -> dict[str, Any]:
     if not json:
         print(as_text(result))
     return result
+
+
+def _setting(full: bool, quick: bool) -> str:
+    if full and quick:
+        raise TodmError("give either --full or --quick")
+    return "full" if full else "quick" if quick else ""
 
 
 def _check_export(export: "Export") -> None:

@@ -1,0 +1,163 @@
+"""Variants of one recipe side by side: every row trained with every seed, tested, and set against a baseline.
+
+A recipe's `compare.yaml` names the rows, each a set of changes to the recipe. One training is one run folder,
+OUT/ROW/seedN, which keeps its result in result.json: a comparison that was killed goes on where it was, and
+several processes may each take some rows of one folder.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import field
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+from scipy.stats import t as student_t
+
+from todm.errors import TodmError
+from todm.files import atomic_write, read_json, write_json
+from todm.recipe import STRICT, Count, build, load_recipe, merged, read_yaml
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, config=STRICT)
+class Comparison:
+    """What compare.yaml holds."""
+
+    rows: dict[str, dict[str, Any]]
+    """Changes to the recipe by the name of the row."""
+    baseline: str
+    """Row that the others are set against, seed by seed."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Changes common to all rows."""
+    quick: dict[str, Any] = field(default_factory=dict)
+    """Further changes with --quick, to show that everything runs."""
+    seeds: Count = 3
+    """Trainings of each row."""
+
+    def __post_init__(self) -> None:
+        if self.baseline not in self.rows:
+            raise ValueError(f"baseline {self.baseline!r} is not one of the rows: {', '.join(self.rows)}")
+
+
+def load_comparison(home: Path) -> Comparison:
+    """The compare.yaml of a recipe's folder.
+
+    Raises:
+        TodmError: there is none, or it is not valid.
+    """
+    path = home / "compare.yaml"
+    return build(Comparison, read_yaml(path), str(path))
+
+
+def compare(
+    recipe: str, out: Path, *, rows: Sequence[str] = (), seeds: int | None = None, quick: bool = False,
+    data: str | None = None, overrides: dict[str, Any] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
+    """Train and test what is missing; write results.csv and table.md; returns the table.
+
+    Args:
+        rows: Names of the rows to train, by default all.
+        seeds: Trainings of each row, by default as compare.yaml says.
+        quick: With its quick changes.
+        data: Folder of the data, where the recipe's data have a `folder`.
+        overrides: Changes to all rows, over those of compare.yaml.
+
+    Raises:
+        TodmError: an unknown row, or what training raises.
+    """
+    base, home = load_recipe(recipe)
+    plan = load_comparison(home)
+    for row in rows:
+        if row not in plan.rows:
+            raise TodmError(f"no row {row!r} in {home / 'compare.yaml'}; it has: {', '.join(plan.rows)}")
+    folder = {"data": {"folder": data}} if data else {}
+    for seed in range(base.seed, base.seed + (seeds or plan.seeds)):
+        for row in rows or plan.rows:
+            changes: dict[str, Any] = {}
+            layers = (plan.settings, plan.rows[row], plan.quick if quick else {}, folder, overrides or {})
+            for layer in (*layers, {"seed": seed}):
+                changes = merged(changes, layer)
+            _train(recipe, out / row / f"seed{seed}", changes)
+    results = collect(out, plan.rows)
+    table = summarise(results, plan.baseline)
+    atomic_write(out / "results.csv", _as_csv(results))
+    atomic_write(out / "table.md", as_markdown(table))
+    return table
+
+
+def _train(recipe: str, folder: Path, changes: dict[str, Any]) -> None:
+    """One training, unless its result is there."""
+    from todm import verbs
+
+    if (folder / RESULT).exists():
+        return
+    trained = verbs.train(recipe, str(folder), resume="auto", overrides=changes)
+    seconds = read_json(folder / "run.json")["seconds"]["train"]
+    write_json(folder / RESULT, {"test": trained["test"], "dev": trained["dev"], "seconds": seconds})
+
+
+def collect(out: Path, rows: Sequence[str] | dict[str, Any]) -> list[dict[str, Any]]:
+    """What is there: one result for every row, seed and evaluated net, test metrics by their names."""
+    results = []
+    for row in rows:
+        paths = (out / row).glob(f"seed*/{RESULT}")
+        for path in sorted(paths, key=lambda path: int(path.parent.name.removeprefix("seed"))):
+            result = read_json(path)
+            for net, metrics in result["test"].items():
+                seed = int(path.parent.name.removeprefix("seed"))
+                results.append({"row": row, "net": net, "seed": seed, **metrics, "seconds": result["seconds"]})
+    return results
+
+
+def summarise(results: Sequence[dict[str, Any]], baseline: str) -> list[dict[str, Any]]:
+    """Mean, standard deviation and, per seed, difference from the baseline with its 95 % interval (Student's t)."""
+    cells: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for result in results:
+        cells[result["row"], result["net"]][result["seed"]] = result
+    table = []
+    for (row, net), by_seed in cells.items():
+        line: dict[str, Any] = {"row": row, "net": net, "seeds": len(by_seed)}
+        reference = cells.get((baseline, net), {})
+        for metric in (key for key in next(iter(by_seed.values())) if key not in ("row", "net", "seed", "seconds")):
+            values = [result[metric] for result in by_seed.values()]
+            line |= {metric: mean(values), f"{metric}_sd": stdev(values) if len(values) > 1 else None}
+            pairs = [by_seed[seed][metric] - reference[seed][metric] for seed in by_seed if seed in reference]
+            if row != baseline and pairs:
+                half = student_t.ppf(0.975, len(pairs) - 1) * stdev(pairs) / len(pairs) ** 0.5 if pairs[1:] else None
+                line |= {f"{metric}_difference": mean(pairs), f"{metric}_interval": half}
+        table.append(line | {"seconds": mean(result["seconds"] for result in by_seed.values())})
+    return table
+
+
+def as_markdown(table: Sequence[dict[str, Any]]) -> str:
+    """The table for people: mean ± sd, and difference from the baseline ± half of its 95 % interval."""
+    known = {"row", "net", "seeds", "seconds"}
+    metrics = [k for k in table[0] if k not in known and not k.endswith(("_sd", "_difference", "_interval"))]
+    nets = len({line["net"] for line in table}) > 1
+    head = ["row", *(["net"] if nets else []), *metrics, *(f"{m}: difference" for m in metrics), "seeds", "seconds"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for line in table:
+        cells = [line["row"], *([line["net"]] if nets else [])]
+        cells += [_with_spread(line[m], line[f"{m}_sd"]) for m in metrics]
+        cells += [_with_spread(line.get(f"{m}_difference"), line.get(f"{m}_interval"), "+") for m in metrics]
+        lines.append("| " + " | ".join([*cells, str(line["seeds"]), f"{line['seconds']:.0f}"]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _with_spread(value: float | None, spread: float | None, sign: str = "") -> str:
+    if value is None:
+        return ""
+    return f"{value:{sign}.4g}" + (f" ± {spread:.2g}" if spread is not None else "")
+
+
+def _as_csv(results: Sequence[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in results for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(results)
+    return text.getvalue()
