@@ -67,7 +67,7 @@ class TextBlock(nn.Module):
         super().__init__()
         heads, hidden = Choice(f"heads{index}", (1, 2, 4)), Choice(f"hidden{index}", (8, 16, 32))
         self.norm1, self.norm2 = ElasticLayerNorm(width), ElasticRMSNorm(width)
-        self.attention = MultiheadAttention(width, heads, 6, causal=index % 2 == 0, dropout=0.2)
+        self.attention = MultiheadAttention(width, heads, 6, causal=index % 2 == 0)
         self.up, self.down = ElasticConv1d(width, hidden, 3), ElasticConv1d(hidden, width, 1)
         self.local = ElasticConv1d(hidden, hidden, 3, padding=1, depthwise=True)
 

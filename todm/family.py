@@ -19,6 +19,7 @@ from torch import nn
 from tqdm import tqdm
 
 from todm.checkpoint import fingerprint, newest_checkpoint
+from todm.dropout import install
 from todm.errors import TodmError
 from todm.export.bench import measure
 from todm.export.bundle import Bundle, load_bundle, write_bundle
@@ -59,7 +60,9 @@ class Family:
         self.device: Device = find_device(device or run.recipe.export.device)
         state, _ = newest_checkpoint(run.path / "checkpoints")
         self.task = run.task()
-        self.supernet: nn.Module = self.task.build().eval()
+        self.supernet: nn.Module = self.task.build()
+        install(self.supernet, run.recipe.dropout)
+        self.supernet.eval()
         prefix = "module."
         weights = {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}
         self.supernet.load_state_dict(weights)

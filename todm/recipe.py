@@ -120,6 +120,8 @@ class Recipe:
     """Options of the task's data; its class `Data` declares them."""
     model: dict[str, Any] = field(default_factory=dict)
     """Options of the task's model; its class `Model` declares them."""
+    dropout: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What acts where: `{PLACE: {method: NAME, argument: value}}`; see todm.dropout.install."""
     training: Training = field(default_factory=Training)
     search: Search = field(default_factory=Search)
     export: Export = field(default_factory=Export)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from todm.dropout import penalty
 from todm.space import Arch, SearchSpace, activate
 from todm.task import LossOutput
 
@@ -50,6 +51,8 @@ def accumulate_gradients(
             distance = (teacher.weight * divergence(output.logits, teacher.logits)).sum()
             total = total + strength * distance
             log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
+        if (extra := penalty(model)) is not None:
+            total = total + extra
         total.backward()  # type: ignore[no-untyped-call]
         log[f"loss_{name}"] = float(output.loss.detach())
     return log

@@ -19,6 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from todm import dropout
 from todm.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
 from todm.distill import divergence
 from todm.errors import TodmError
@@ -44,13 +45,19 @@ class Trainer:
         config: How to train.
         folder: The run folder; checkpoints/, log.jsonl and tensorboard/ are written in it.
         seed: Of everything random.
+        block: The recipe's `dropout:` block, installed in the model.
     """
 
-    def __init__(self, task: Task, config: Training, folder: Path, seed: int) -> None:
+    def __init__(
+        self, task: Task, config: Training, folder: Path, seed: int, block: dict[str, dict[str, Any]] | None = None
+    ) -> None:
         self.task, self.config, self.folder, self.seed = task, config, folder, seed
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(seed)
-        self.model = task.build().to(self.device)
+        self.model = task.build()
+        dropout.install(self.model, block or {})
+        self.model.to(self.device)
+        self.rates = dropout.Rates(self.model, total=config.updates)
         self.space = SearchSpace.of(self.model)
         try:
             self.alone = self.space.named(config.arch) if config.arch is not None else None
@@ -71,6 +78,7 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
+        self.rates.load_state_dict(state["rates"])
         self.update = state["update"]
         return warnings
 
@@ -114,6 +122,7 @@ class Trainer:
                     row["seconds"] = round(time.perf_counter() - start, 3)
                     if self.update % config.evaluate_every == 0 or self.update == config.updates:
                         row["dev"] = errors = self.evaluate()
+                        self.rates.observe(next(iter(next(iter(errors.values())).values())))
                     for key, value in row.items():
                         if isinstance(value, float):
                             board.add_scalar(key, value, self.update)
@@ -140,6 +149,7 @@ class Trainer:
         ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
         strength = config.distillation * ramp if config.distils else 0.0
         self.model.train()
+        self.rates.step(self.update)
         self.optimizer.zero_grad()
         self.schedule.step_batch(self.update)
         with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
@@ -147,9 +157,12 @@ class Trainer:
                 self.model, self.task.loss, batch, archs, self.divergence, strength
             )
         taken = step(self.optimizer)
+        learning_rate = self.optimizer.param_groups[0]["lr"]
+        if taken:
+            dropout.after_step(self.model, learning_rate)
         self.average.update_parameters(self.model)
         self.update += 1
-        learning_rate = self.optimizer.param_groups[0]["lr"]
+        row |= {f"rate/{site}": rate for site, rate in self.rates.values().items()}
         return {"update": self.update, **row, "lr": learning_rate, "skipped": int(not taken)}
 
     def _archs(self, progress: float, rng: random.Random) -> dict[str, Arch]:
@@ -185,6 +198,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
+            "rates": self.rates.state_dict(),
         }
         save_checkpoint(checkpoints, self.update, state)
 

@@ -99,7 +99,7 @@ def train(
 
         task = made.task()
         made.note(data=task.provenance())
-        trainer = Trainer(task, loaded.training, made.path, loaded.seed)
+        trainer = Trainer(task, loaded.training, made.path, loaded.seed, loaded.dropout)
         if list_checkpoints(made.path / "checkpoints"):
             for warning in trainer.resume():
                 print(f"todm: {warning}; going on from the one before", file=sys.stderr)

@@ -62,8 +62,8 @@ def test_plain_has_the_rate_of_the_active_width(width):
     width.active = 16
     plain = AdaptiveDropout(0.4, width, shared_axis=1).plain()
     width.active = 64
-    assert (plain.rate, plain.width, plain.shared_axis) == (pytest.approx(0.1), 16, 1)
-    assert adaptive_rate(plain.rate, plain.width) == pytest.approx(0.1)
+    assert (plain.rate.now, plain.width, plain.shared_axis) == (pytest.approx(0.1), 16, 1)
+    assert plain.probability() == pytest.approx(0.1)
     assert "rate=0.1" in repr(plain)
 
 

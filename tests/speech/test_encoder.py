@@ -165,7 +165,6 @@ def test_statistics_normalise_inside_the_encoder(encoder):
         ({"hidden": [0, 64]}, r"hidden.1: .*got 0|hidden.0: .*got 0"),
         ({"depth": []}, "depth: "),
         ({"front": 0}, "front: .*got 0"),
-        ({"dropout": 1.5}, "dropout: .*got 1.5"),
         ({"hiden": [64]}, "unknown key 'hiden'; did you mean 'hidden'"),
     ],
 )

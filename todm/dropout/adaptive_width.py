@@ -1,8 +1,9 @@
 """Dropout that shrinks with the sampled width (TODM, arXiv 2309.01947, section 3.3)."""
 
-import torch
 from torch import Tensor, nn
 
+from todm.dropout.rates import Probability, RateLike
+from todm.dropout.standard import dropped
 from todm.space import Width, active, full
 
 
@@ -24,26 +25,23 @@ class AdaptiveDropout(nn.Module):
         ValueError: `rate` is not in [0, 1).
     """
 
-    def __init__(self, rate: float, width: Width, shared_axis: int | None = None) -> None:
+    def __init__(self, rate: RateLike, width: Width, shared_axis: int | None = None) -> None:
         super().__init__()
-        if not 0 <= rate < 1:
-            raise ValueError(f"dropout rate must be in [0, 1), got {rate}")
-        self.rate = rate
+        self.rate = Probability(rate)
         self.width = width
         self.shared_axis = shared_axis
 
+    def probability(self) -> float:
+        """The drop probability of the active width now."""
+        return adaptive_rate(self.rate.now, self.width)
+
     def forward(self, x: Tensor) -> Tensor:
-        rate = adaptive_rate(self.rate, self.width)
-        if not self.training or rate == 0:
-            return x
-        shape = list(x.shape)
-        if self.shared_axis is not None:
-            shape[self.shared_axis] = 1
-        return x * torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - rate).div_(1 - rate)
+        """(...) -> the same shape."""
+        return dropped(x, self.probability(), self.shared_axis) if self.training else x
 
     def extra_repr(self) -> str:
-        return f"rate={self.rate}, width={self.width}"
+        return f"rate={self.rate}, width={self.width}, shared_axis={self.shared_axis}"
 
     def plain(self) -> nn.Module:
         """The same dropout at the rate of the active width."""
-        return AdaptiveDropout(adaptive_rate(self.rate, self.width), active(self.width), self.shared_axis)
+        return AdaptiveDropout(self.probability(), active(self.width), self.shared_axis)

@@ -5,12 +5,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from todm.dropout.site import Site
 from todm.elastic.linear import ElasticLinear
 from todm.space import Width, active
 
 
 class MultiheadAttention(nn.Module):
     """Self-attention over (batch, time, width) that uses the first heads (Vaswani et al. 2017, section 3.2).
+
+    Dropout site `attention`: the attention weights (batch, heads, time, time).
 
     The softmax is written out: fused attention does not lower to every on-device runtime.
 
@@ -19,10 +22,9 @@ class MultiheadAttention(nn.Module):
         heads: Number of heads.
         head_size: Channels per head, constant.
         causal: Whether a position sees only itself and what came before.
-        dropout: Applied to the attention weights.
     """
 
-    def __init__(self, width: Width, heads: Width, head_size: int, causal: bool = False, dropout: float = 0.0) -> None:
+    def __init__(self, width: Width, heads: Width, head_size: int, causal: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.head_size = head_size
@@ -32,7 +34,7 @@ class MultiheadAttention(nn.Module):
         self.key = ElasticLinear(width, inner)
         self.value = ElasticLinear(width, inner)
         self.out = ElasticLinear(inner, width)
-        self.drop = nn.Dropout(dropout)
+        self.drop = Site("attention", width=heads)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (active(self.heads), self.head_size)).transpose(1, 2)

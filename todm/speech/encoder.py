@@ -10,7 +10,7 @@ from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from todm.dropout.adaptive_width import AdaptiveDropout
+from todm.dropout import Site
 from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
 from todm.recipe import STRICT, Count
 from todm.space import Choice, Width
@@ -40,8 +40,6 @@ class EncoderConfig:
     """Complex modes of a head's recurrence."""
     front: Count = 48
     """Channels between the two subsampling layers."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    """Of the feed-forward layers at full width; it shrinks with the width."""
 
     def __post_init__(self) -> None:
         if self.head_size % 2 or any(heads % 2 for heads in self.heads):
@@ -78,11 +76,13 @@ class Block(nn.Module):
         self.mixer = MultiHeadSSM(width, heads, config.head_size, states)
         self.norm_feed_forward = ElasticLayerNorm(width)
         self.up = ElasticLinear(width, hidden)
-        self.drop = AdaptiveDropout(config.dropout, width=hidden, shared_axis=1)
+        self.drop = Site("feed_forward", width=hidden, shared_axis=1, source_width=width)
         self.down = ElasticLinear(hidden, width)
 
     def feed_forward(self, x: Tensor) -> Tensor:
-        return self.down(self.drop(F.silu(self.up(self.norm_feed_forward(x)))))
+        source = self.norm_feed_forward(x)
+        preactivation = self.up(source)
+        return self.down(self.drop(F.silu(preactivation), preactivation, source))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.mixer(self.norm_mixer(x))

@@ -1,0 +1,45 @@
+"""Inverted dropout (Srivastava et al. 2014, jmlr.org/papers/v15/srivastava14a.html)."""
+
+import torch
+from torch import Tensor, nn
+
+from todm.dropout.rates import Probability, RateLike
+
+
+def keep_mask(x: Tensor, rate: float, shared_axis: int | None = None) -> Tensor:
+    """Bernoulli(1 - rate) / (1 - rate) of the shape of `x`, with size 1 at the shared axis; zero if the rate is 1."""
+    shape = list(x.shape)
+    if shared_axis is not None:
+        shape[shared_axis] = 1
+    mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
+    return mask.div_(1 - rate) if rate < 1 else mask
+
+
+def dropped(x: Tensor, rate: float, shared_axis: int | None = None) -> Tensor:
+    """`x` with each value zeroed with probability `rate` and the others scaled by 1 / (1 - rate)."""
+    return x * keep_mask(x, rate, shared_axis) if rate else x
+
+
+class StandardDropout(nn.Module):
+    """Each value is zeroed with probability `rate`, the others scaled by 1 / (1 - rate); identity in eval.
+
+    Args:
+        rate: Drop probability.
+        shared_axis: Axis along which one mask is shared, e.g. 1 (time) of (batch, time, features).
+    """
+
+    def __init__(self, rate: RateLike = 0.5, shared_axis: int | None = None) -> None:
+        super().__init__()
+        self.rate = Probability(rate)
+        self.shared_axis = shared_axis
+
+    def probability(self) -> float:
+        """The drop probability now."""
+        return self.rate.now
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(...) -> the same shape."""
+        return dropped(x, self.rate.now, self.shared_axis) if self.training else x
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate}, shared_axis={self.shared_axis}"
