@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from todm.errors import TodmError
 
@@ -43,8 +43,11 @@ class Backend(Protocol):
     def load(self, folder: Path, precision: Precision, threads: int = 1) -> "Methods":
         """Load the folder that holds the files of `export`."""
 
-    def undelegated(self, files: Sequence[Path]) -> list[str]:
-        """Operators of these files that run outside the accelerated path, as `method: operator`."""
+    def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
+        """Every operator of one profiled run: `file`, `method`, `op`, `where` it ran, whether that is `fast`, its `ms`.
+
+        `program` is the signature in bundle.json. A runtime that cannot tell returns nothing, and nothing is claimed.
+        """
 
     def versions(self) -> dict[str, str]:
         """Versions of the packages it needs.

@@ -1,19 +1,15 @@
 """Measuring the exported files on a device, in a process of their own."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from todm.errors import TodmError
-from todm.export import runner
+from todm.export import delegation
 from todm.export.backend import Precision
 from todm.export.bundle import Bundle
 from todm.export.device import Device
+from todm.export.reach import run_there
 from todm.files import atomic_write
 
 
@@ -23,48 +19,67 @@ def measure(
     runtime: str | None = None,
     precision: Precision | None = None,
     samples: Path | None = None,
+    paced: int = 0,
+    soak: int = 0,
 ) -> dict[str, Any]:
-    """One row of bench.csv. Runtime and precision are the profile's unless given.
+    """One row of bench.csv. Runtime and precision are the profile's unless given; what was not measured is None.
 
     Latencies are of a cycle: one main call with its share of calls of the other methods. `peak_rss_bytes` is
     that of the whole fresh process, `peak_memory_bytes` what of it came after importing the runtime. `rtf` is
-    None where the program is not a stream. `samples` names a csv file for the time of every cycle.
+    None where the program is not a stream. `deadline_misses` counts the paced chunks that were not done before the
+    next was complete.
+
+    Args:
+        samples: CSV file for the time of every cycle, `pace,ms`.
+        paced: Chunks to measure at the pace of a live signal.
+        soak: Cycles over which the growth of memory is watched.
 
     Raises:
-        TodmError: the bundle lacks that runtime or precision, or the runner failed.
+        TodmError: the bundle lacks that runtime or precision, the device cannot be reached, or the runner failed.
     """
     runtime, precision = runtime or device.runtime, precision or device.precision
     size = bundle.size_bytes(runtime, precision)
-    # -P: beside runner.py lie modules named like the runtimes it imports.
-    command = [sys.executable, "-P", runner.__file__, str(bundle.folder), "--runtime", runtime]
-    command += ["--precision", precision, "--threads", str(device.threads), "--cycles", str(device.cycles)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(device.threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-        raise TodmError(f"benchmark of {bundle.folder} with {runtime} {precision} on {device.name} failed: {reason}")
-    result = json.loads(done.stdout.splitlines()[-1])
-    cycles = result["cycles_ms"]
+    options = ["--cycles", device.cycles, "--paced", paced, "--soak", soak]
+    result = run_there(bundle, device, runtime, precision, list(map(str, options)))
+    cycles, live = result["cycles_ms"], result["paced_ms"]
     if samples:
-        atomic_write(samples, "\n".join(["cycle_ms", *(f"{cycle:.6f}" for cycle in cycles)]) + "\n")
-    p50, p90, p99 = (round(float(value), 6) for value in np.percentile(cycles, (50, 90, 99)))
+        rows = [f"{pace},{ms:.6f}" for pace, times in (("full", cycles), ("live", live)) for ms in times]
+        atomic_write(samples, "\n".join(["pace,ms", *rows]) + "\n")
     seconds = bundle.manifest["program"]["seconds"]
-    return {
+    traced = delegation.summarise(result["operators"])
+    row: dict[str, Any] = {
         "runtime": runtime,
         "precision": precision,
         "size_bytes": size,
         "params": bundle.manifest["params"],
         "macs": bundle.manifest["macs"],
-        "latency_p50_ms": p50,
-        "latency_p90_ms": p90,
-        "latency_p99_ms": p99,
+        **_percentiles("latency", cycles),
         "rtf": round(float(np.mean(cycles)) / 1000.0 / seconds, 6) if seconds else None,
         "load_ms": round(result["load_ms"], 3),
         "peak_rss_bytes": result["peak_rss_bytes"],
         "peak_memory_bytes": result["peak_rss_bytes"] - result["rss_before_bytes"],
+        "first_token_ms": result.get("first_token_ms"),
         "threads": device.threads,
         "cpu": result["cpu"],
+        "machine": result["machine"],
         "governor": result["governor"],
+        "temperature_c": result["temperature_c"],
+        "binary_bytes": result["binary_bytes"],
         "device": device.name,
         "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
     }
+    if live:
+        misses = sum(ms > 1000.0 * seconds for ms in live)
+        row |= {"paced_chunks": len(live), "deadline_misses": misses, **_percentiles("paced", live)}
+    if soak:
+        row |= {"soak_cycles": soak, "memory_growth_bytes": result["growth_bytes"]}
+    if traced:  # of all files together
+        operators = [operator | {"file": ""} for operator in result["operators"]]
+        (total,) = delegation.summarise(operators)
+        row |= {key: total[key] for key in ("nodes_accelerated", "time_accelerated", "matrix_accelerated")}
+    return row
+
+
+def _percentiles(name: str, times: list[float]) -> dict[str, float]:
+    values = np.percentile(times, (50, 90, 99))
+    return {f"{name}_{p}_ms": round(float(value), 6) for p, value in zip(("p50", "p90", "p99"), values, strict=True)}

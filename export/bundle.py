@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from todm import __version__
 from todm.errors import TodmError
+from todm.export import delegation
 from todm.export.backend import PRECISIONS, Backend, Precision, find_backend
 from todm.export.card import model_card
 from todm.files import atomic_write, read_json, sha256, write_json
@@ -55,19 +56,36 @@ class Bundle:
         """Bytes of `files`."""
         return sum(path.stat().st_size for path in self.files(runtime, precision))
 
-    def record(self, **parts: Any) -> None:
+    def delegation(self, runtime: str, precision: Precision) -> list[dict[str, Any]]:
+        """What runs where, a row for each file, from a traced run on this machine; none if the runtime cannot tell."""
+        self.files(runtime, precision)
+        folder = self.folder / self.manifest["runtimes"][runtime]["folder"]
+        operators = find_backend(runtime).trace(folder, precision, 1, self.manifest["program"])
+        rows = delegation.summarise(operators)
+        return [{"runtime": runtime, "precision": precision, **row} for row in rows]
+
+    def record(self, files: Mapping[str, bytes] | None = None, **parts: Any) -> None:
         """Add to bundle.json (`metrics`, `parity`, `measurements`, ...) and write the model card anew.
 
-        A list is appended to, anything else replaces what was there.
+        A list is appended to, anything else replaces what was there. `files` are added to the folder by name, or
+        replace those of that name. Writing bundle.json is what makes it so: the files are written beside their places
+        before, and moved there after, by whoever opens the bundle next if this process is killed.
         """
         for key, value in parts.items():
             old = self.manifest.get(key)
             self.manifest[key] = [*old, *value] if isinstance(old, list) else value
-        self.manifest["files"].pop(CARD, None)
-        card = atomic_write(self.folder / CARD, model_card(self.manifest))
-        self.manifest["files"][CARD] = _entry(card)
+        new = dict(files or {})
+        self.manifest["files"] = {name: entry for name, entry in self.manifest["files"].items() if name != CARD}
+        for name, content in new.items():
+            self.manifest["files"][name] = _described(content)
+        new[CARD] = model_card(self.manifest).encode()
+        self.manifest["files"][CARD] = _described(new[CARD])
         self.manifest["seal"] = _seal(self.manifest)
+        for name, content in new.items():
+            atomic_write(_next(self.folder / name), content)
         write_json(self.folder / MANIFEST, self.manifest)
+        for name in new:
+            _next(self.folder / name).replace(self.folder / name)
 
 
 def write_bundle(
@@ -84,6 +102,7 @@ def write_bundle(
     runtimes: Sequence[str] = ("onnx", "executorch"),
     precisions: Sequence[Precision] = PRECISIONS,
     calibration: "Sequence[Call]" = (),
+    delegated: float = 1.0,
 ) -> Bundle:
     """Export a program to every runtime and precision. The folder appears when it is complete.
 
@@ -94,9 +113,10 @@ def write_bundle(
         metrics: of the PyTorch subnet, the one that counts first, e.g. `{"wer": 2.1}`.
         data: `name` and `license` of the data it was trained on, and what else is worth saying.
         task: Hugging Face pipeline tag, e.g. `automatic-speech-recognition`.
+        delegated: share of the matrix operators that must run on the accelerated path of each runtime.
 
     Raises:
-        TodmError: see the backends, or the folder cannot be written.
+        TodmError: see the backends; matrix work is left to slow kernels; or the folder cannot be written.
     """
     folder = Path(folder).absolute()
     if folder.exists() and not (folder / MANIFEST).exists():
@@ -125,7 +145,9 @@ def write_bundle(
         )
         paths = sorted(path for path in building.rglob("*") if path.is_file())
         bundle.manifest["files"] = {str(path.relative_to(building)): _entry(path) for path in paths}
-        bundle.record()
+        rows = [row for each in backends for precision in precisions for row in bundle.delegation(each.name, precision)]
+        delegation.check(rows, delegated)
+        bundle.record(delegation=rows)
         if folder.exists():
             folder.rename(old)
         building.rename(folder)
@@ -154,7 +176,6 @@ def _export(
             precision: [str(path.relative_to(root)) for path in (*paths, *assets)]
             for precision, paths in written.items()
         },
-        "undelegated": backend.undelegated([path for paths in written.values() for path in paths]),
         "versions": backend.versions(),
     }
 
@@ -178,6 +199,8 @@ def load_bundle(folder: Path | str) -> Bundle:
         raise TodmError(f"{folder / MANIFEST} was damaged or edited; {again}")
     for name, entry in manifest["files"].items():
         path = folder / name
+        if _next(path).is_file() and _entry(_next(path)) == entry:
+            _next(path).replace(path)  # `record` was killed before it came to this
         if not path.is_file():
             raise TodmError(f"{path} is missing; {again}")
         if path.stat().st_size != entry["size_bytes"] or sha256(path) != entry["sha256"]:
@@ -187,6 +210,15 @@ def load_bundle(folder: Path | str) -> Bundle:
 
 def _entry(path: Path) -> dict[str, Any]:
     return {"sha256": sha256(path), "size_bytes": path.stat().st_size}
+
+
+def _described(content: bytes) -> dict[str, Any]:
+    return {"sha256": hashlib.sha256(content).hexdigest(), "size_bytes": len(content)}
+
+
+def _next(path: Path) -> Path:
+    """Where the new content of a file waits for bundle.json to name it."""
+    return path.with_name(f".{path.name}.next")
 
 
 def _seal(manifest: Mapping[str, Any]) -> str:

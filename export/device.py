@@ -1,4 +1,4 @@
-"""Device profiles: on what, with which runtime and how long a bundle is measured."""
+"""Device profiles: where, with which runtime and how long a bundle is measured."""
 
 from pathlib import Path
 from typing import Literal
@@ -23,8 +23,22 @@ class Device:
     threads: int = Field(default=1, ge=1)
     cycles: int = Field(default=200, ge=1)
     """Timed cycles: main calls, each with its share of the others."""
-    reach: Literal["local"] = "local"
-    """How to get there: `local` is this machine."""
+    reach: Literal["local", "ssh"] = "local"
+    """How to get there: `local` is this machine, `ssh` is `host`."""
+    python: str = ""
+    """Command of the Python that has the runtime there, by default this one or `python3`; words before it run it, e.g.
+    `taskset 1 python3` or `qemu-aarch64 -L /usr/aarch64-linux-gnu /opt/arm/bin/python3`."""
+    host: str = ""
+    """`user@host`, or an alias of ~/.ssh/config."""
+    port: int | None = Field(default=None, ge=1, le=65535)
+    key: str = ""
+    """Private key file, by default what ssh itself finds."""
+    options: list[str] = Field(default_factory=list)
+    """Further `-o` options of ssh."""
+
+    def __post_init__(self) -> None:
+        if (self.reach == "ssh") != bool(self.host):
+            raise ValueError("give `host: user@name` with `reach: ssh`, and only with it")
 
 
 def names() -> list[str]:
@@ -45,6 +59,7 @@ def find_device(name: str) -> Device:
         return TypeAdapter(Device).validate_python(yaml.safe_load(path.read_text()))
     except ValidationError as error:
         first = error.errors()[0]
-        raise TodmError(f"device {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise TodmError(f"device {name}: {where}{first['msg'].removeprefix('Value error, ')}") from error
     except yaml.YAMLError as error:
         raise TodmError(f"device {name} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +17,9 @@ from torch.export import ExportedProgram, export
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
-from todm.export.runner import load_executorch
+from todm.export.runner import load_executorch, trace_executorch
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
-
-MATRIX = ("linear", "addmm", "mm", "bmm", "baddbmm", "convolution", "conv1d", "conv2d")
-"""Operators whose work must be on XNNPACK: outside it they are up to 50 times slower, without a word."""
 
 
 class ExecuTorch:
@@ -35,7 +33,7 @@ class ExecuTorch:
         """int8 finds the ranges of linear layers at run time; convolutions need `calibration`.
 
         Raises:
-            TodmError: matrix work stays outside XNNPACK, or int8 convolutions lack calibration.
+            TodmError: int8 convolutions lack calibration.
         """
         with quiet(), torch.no_grad(), _no_collection():
             exported = {}
@@ -45,12 +43,6 @@ class ExecuTorch:
                     calls = [inputs for name, inputs in calibration if name == method.name]
                     exported[method.name] = _int8(method, exported[method.name], calls)
             data = _lowered(exported)
-        slow = [entry for entry in _outside(data) if entry.rsplit("::", 1)[-1] in MATRIX]
-        if slow:
-            raise TodmError(
-                f"matrix work stays outside XNNPACK: {', '.join(slow)}; multiply by parameters or "
-                "buffers, and with torch.bmm on rank 3"
-            )
         name = "model.int8.pte" if precision == "int8" else "model.pte"
         return [atomic_write(folder / self.name / name, data)]
 
@@ -59,9 +51,10 @@ class ExecuTorch:
         with quiet():
             return load_executorch(folder, precision, threads)
 
-    def undelegated(self, files: Sequence[Path]) -> list[str]:
-        """Read off the files themselves."""
-        return sorted({entry for path in files for entry in _outside(path.read_bytes())})
+    def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
+        """By the runtime's event tracer."""
+        with quiet():
+            return trace_executorch(folder, precision, threads, program)
 
     def versions(self) -> dict[str, str]:
         """Of the writers; the runtime comes with them."""
@@ -103,19 +96,6 @@ def _lowered(exported: dict[str, ExportedProgram]) -> bytes:
 def _examples(method: Method) -> tuple[torch.Tensor, ...]:
     """Copies: two inputs that are one tensor would become one input, without a word."""
     return tuple(value.clone() for value in method.inputs.values())
-
-
-def _outside(data: bytes) -> list[str]:
-    """`method: operator` for each kind of operator that the portable kernels run."""
-    from executorch.exir._serialize._program import deserialize_pte_binary
-    from executorch.exir.schema import KernelCall
-
-    found = set()
-    for plan in deserialize_pte_binary(data).program.execution_plan:
-        for step in (step.instr_args for chain in plan.chains for step in chain.instructions):
-            if isinstance(step, KernelCall):
-                found.add(f"{plan.name}: {plan.operators[step.op_index].name}")
-    return sorted(found)
 
 
 @contextmanager

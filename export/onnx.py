@@ -6,14 +6,14 @@ The exporter is imported where it is used: loading needs the runtime alone.
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
-from todm.export.runner import load_onnx
+from todm.export.runner import load_onnx, trace_onnx
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
 
@@ -38,9 +38,10 @@ class Onnx:
         with quiet():
             return load_onnx(folder, precision, threads)
 
-    def undelegated(self, files: Sequence[Path]) -> list[str]:
-        """None: ONNX Runtime has a kernel for all that the exporter writes, or refuses to load."""
-        return []
+    def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
+        """By ONNX Runtime's profiler."""
+        with quiet():
+            return trace_onnx(folder, precision, threads, program)
 
     def versions(self) -> dict[str, str]:
         """Of the writers and of the runtime."""

@@ -29,7 +29,7 @@ from todm.export.parity import compare
 from todm.files import atomic_write, read_json, write_json
 from todm.program import Program, eager
 from todm.run import Run
-from todm.search.budget import Budget
+from todm.search.budget import METRICS, Budget
 from todm.search.cost import CostModel
 from todm.search.evolve import evolve
 from todm.search.front import Candidate, write_front
@@ -99,15 +99,13 @@ class Family:
     def floor(self) -> dict[str, float]:
         """Measured costs of the smallest subnet: no budget below them can be met. Kept in search/floor.json."""
         row = self.measurements()[0][1]
-        floor = {key: value for key, value in row.items() if isinstance(value, int | float) and key != "threads"}
+        floor = {key: row[key] for key in METRICS if row.get(key) is not None}
         write_json(self.run.path / "search" / "floor.json", floor)
         return floor
 
     def costs(self) -> Callable[[Arch], dict[str, float]]:
         """Exact parameters and MACs, and the other costs predicted, each with its held-out error on top."""
-        rows = [
-            (arch, {k: v for k, v in row.items() if isinstance(v, int | float)}) for arch, row in self.measurements()
-        ]
+        rows = [(arch, {k: row[k] for k in METRICS if row.get(k) is not None}) for arch, row in self.measurements()]
         predictor = Predictor(self.space, self.exact, rows)
         write_json(self.run.path / "search" / "predictor.json", predictor.held_out)
 
@@ -278,6 +276,7 @@ class Family:
             folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
             metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},
             task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
+            delegated=self.recipe.export.delegated,
         )  # fmt: skip
 
 

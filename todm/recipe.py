@@ -104,6 +104,8 @@ class Export:
     """Number formats of the weights."""
     device: str = "local"
     """Device profile that search and benchmarks measure on."""
+    delegated: Fraction = 1.0
+    """Share of the matrix operators that must run on a runtime's accelerated path; an export with less is refused."""
 
 
 @dataclass(frozen=True, config=STRICT)

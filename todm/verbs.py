@@ -205,15 +205,25 @@ def export(subnet: str, to: str = "onnx,executorch", device: str | None = None, 
 
 
 def bench(
-    bundle: str, device: str = "local", runtime: str | None = None, precision: str | None = None, json: bool = False
+    bundle: str,
+    device: str = "local",
+    runtime: str | None = None,
+    precision: str | None = None,
+    paced: int = 25,
+    soak: int = 10_000,
+    samples: str | None = None,
+    json: bool = False,
 ) -> dict[str, Any]:
-    """Measure the files of a bundle on a device: latency, real-time factor, load time, memory, size.
+    """Measure the files of a bundle on a device: latency, missed deadlines, load time, memory, size, delegation.
 
     Args:
         bundle: Folder of a bundle or of its subnet.
         device: Device profile: a name shipped with the package or the path of a YAML file.
         runtime: The runtime to report, by default the profile's.
         precision: The precision to report, float or int8, by default the profile's.
+        paced: Chunks to measure at the pace of a live signal.
+        soak: Cycles over which the growth of memory is watched.
+        samples: CSV file to keep the time of every cycle in.
         json: Print the result as JSON.
     """
     from todm.export.bench import measure
@@ -221,7 +231,7 @@ def bench(
     from todm.export.device import find_device
 
     profile, loaded = find_device(device), load_bundle(bundle_folder(bundle))
-    row = measure(loaded, profile, runtime, precision)  # type: ignore[arg-type]
+    row = measure(loaded, profile, runtime, precision, Path(samples) if samples else None, paced, soak)  # type: ignore[arg-type]
     if not json:
         for key, value in row.items():
             print(f"{key:20} {value}")

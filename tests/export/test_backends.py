@@ -71,27 +71,6 @@ def test_int8_leaves_the_matrices_of_the_recurrence_in_float(pristine: Bundle) -
     assert kinds.count(("MatMulInteger", 2)) == 2
 
 
-def test_operators_outside_xnnpack_are_listed_and_none_is_matrix_work(pristine: Bundle) -> None:
-    outside = find_backend("executorch").undelegated(pristine.files("executorch")[:1])
-    assert "encode_chunk: aten::native_layer_norm" in outside
-    assert "predict: aten::embedding" in outside
-    assert not [entry for entry in outside if entry.startswith("join")]
-    assert pristine.manifest["runtimes"]["executorch"]["undelegated"] == outside
-
-
-class Bilinear(nn.Module):
-    def forward(self, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-        return nn.functional.linear(x, weight)
-
-
-def test_matrix_work_outside_xnnpack_is_an_error(tmp_path: Path) -> None:
-    inputs = {"x": torch.ones(1, 4).double(), "weight": torch.ones(3, 4).double()}
-    method = Method("forward", "model", Bilinear().eval(), inputs, ("y",))
-    with pytest.raises(TodmError, match="outside XNNPACK: forward: aten::"):
-        find_backend("executorch").export(Program((method,)), tmp_path, "float")
-    assert not list(tmp_path.rglob("*.pte"))
-
-
 class Image(nn.Module):
     """Pictures (batch, 3, 16, 16) -> logits (batch, 10)."""
 

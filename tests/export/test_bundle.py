@@ -168,3 +168,37 @@ def test_opening_a_bundle_waits_for_no_torch(pristine: Bundle) -> None:
     code = "import sys, todm.export; todm.export.load_bundle(sys.argv[1]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", code, str(pristine.folder)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+KILLED = """
+import os, sys
+from todm.export import load_bundle
+bundle, left = load_bundle(sys.argv[1]), int(sys.argv[2])
+
+def once(function):
+    def call(*arguments):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return function(*arguments)
+    return call
+
+# Every rename is a moment at which a process can die with the one before done.
+os.replace, os.rename = once(os.replace), once(os.rename)
+bundle.record(files={"extra.svg": b"<svg/>"}, metrics={"wer": 1.25})
+"""
+
+
+def test_a_kill_between_any_two_renames_leaves_a_whole_bundle(pristine: Bundle, tmp_path: Path) -> None:
+    codes, seen = [], []
+    for renames in range(8):
+        folder = shutil.copytree(pristine.folder, tmp_path / str(renames))
+        done = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(renames)])
+        codes.append(done.returncode)
+        again = load_bundle(folder)
+        seen.append(again.manifest["metrics"]["wer"])
+        assert ("extra.svg" in again.manifest["files"]) == (seen[-1] == 1.25)
+        assert f"'value': {seen[-1]}" in str(yaml.safe_load((folder / "README.md").read_text().split("---\n")[1]))
+    assert seen == sorted(seen, reverse=True) and set(seen) == {2.5, 1.25}
+    assert codes[0] == 9 and codes[-1] == 0
