@@ -229,8 +229,7 @@ def examples(method: dict[str, Any]) -> list[np.ndarray]:
     random, values = np.random.default_rng(0), []
     for spec in method["inputs"]:
         noise = spec["dtype"].startswith("float") and spec["name"] not in method["states"].values()
-        value = random.standard_normal(spec["shape"]) if noise else np.zeros(spec["shape"])
-        values.append(value.astype(spec["dtype"]))
+        values.append((random.standard_normal if noise else np.zeros)(spec["shape"]).astype(spec["dtype"]))
     return values
 
 
@@ -331,8 +330,7 @@ def read(path: Path | str) -> str:
 
 def memory(field: str) -> int:
     """Resident bytes of this process: `VmRSS` now, `VmHWM` at the highest so far."""
-    found = re.search(rf"^{field}:\s*(\d+) kB", read("/proc/self/status"), re.MULTILINE)
-    if found:
+    if found := re.search(rf"^{field}:\s*(\d+) kB", read("/proc/self/status"), re.MULTILINE):
         return int(found[1]) * 1024
     # Only where there is no /proc: this peak is inherited from the process that started this one.
     import resource
