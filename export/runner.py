@@ -149,7 +149,7 @@ def trace_executorch(folder: Path, precision: str, threads: int, program: dict[s
             runs = _etdump(Path(scratch, "etdump").read_bytes())
         for same in zip(*filter(None, map(_kernels, runs)), strict=True):
             took = median(ms for _, _, ms in same)
-            operators.append(_operator(path.name, name, *same[0][:2], "XNNPACK", took))
+            operators.append(_operator(path.name, name, same[0][0], same[0][1], "XNNPACK", took))
     return operators
 
 
