@@ -33,15 +33,18 @@ class Backend(Protocol):
 
     def export(
         self, program: "Program", folder: Path, precision: Precision, calibration: "Sequence[Call]" = ()
-    ) -> list[Path]:
-        """Write every file this precision needs below `folder`, all of them into one folder, and return them.
+    ) -> dict[str, list[Path]]:
+        """Write every file this precision needs below `folder`; returns those of each variant of the program.
 
-        A bundle asks for float first and hands the same `folder` for int8, so int8 may share float's files.
+        The files of one variant stand in one folder, and variants may share a file. A bundle asks for float first
+        and hands the same `folder` for int8, so int8 may share float's files.
         `calibration` holds calls on real inputs, for backends whose int8 needs ranges.
         """
 
-    def load(self, folder: Path, precision: Precision, threads: int = 1) -> "Methods":
-        """Load the folder that holds the files of `export`."""
+    def load(
+        self, folder: Path, precision: Precision, threads: int = 1, methods: Sequence[str] | None = None
+    ) -> "Methods":
+        """Load the folder that holds the files of one variant; `methods` names those wanted, by default all."""
 
     def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
         """Every operator of one profiled run: `file`, `method`, `op`, `where` it ran, whether that is `fast`, its `ms`.

@@ -14,13 +14,14 @@ from todm.errors import TodmError
 from todm.export import delegation
 from todm.export.backend import PRECISIONS, Backend, Precision, find_backend
 from todm.export.card import model_card
+from todm.export.runner import way
 from todm.files import atomic_write, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from todm.export.calibrate import Call
     from todm.program import Method, Methods, Program
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "bundle.json"
 CARD = "README.md"
 
@@ -32,37 +33,57 @@ class Bundle:
     folder: Path
     manifest: dict[str, Any]
 
-    def methods(self, runtime: str, precision: Precision = "float", threads: int = 1) -> "Methods":
-        """Load the exported files of one runtime.
+    @property
+    def variants(self) -> list[str]:
+        """Ways of using the program, the default one first."""
+        return list(self.manifest["program"]["variants"])
+
+    def methods(
+        self, runtime: str, precision: Precision = "float", threads: int = 1, variant: str | None = None
+    ) -> "Methods":
+        """Load the exported files of one runtime, for one way of use, by default the first.
 
         Raises:
-            TodmError: the bundle has no such runtime or precision, or its package is not installed.
+            TodmError: the bundle has no such runtime, precision or variant, or its package is not installed.
         """
-        self.files(runtime, precision)
-        return find_backend(runtime).load(
-            self.folder / self.manifest["runtimes"][runtime]["folder"], precision, threads
-        )
+        self.files(runtime, precision, variant)
+        variant = self.variants[0] if variant is None else variant
+        folder = self.folder / self.manifest["runtimes"][runtime]["variants"][variant]["folder"]
+        return find_backend(runtime).load(folder, precision, threads, self.manifest["program"]["variants"][variant])
 
-    def files(self, runtime: str, precision: Precision = "float") -> list[Path]:
-        """All files that a device needs to run this runtime and precision, assets included."""
-        files = self.manifest["runtimes"].get(runtime, {}).get("files", {})
-        if precision not in files:
-            all_of_them = self.manifest["runtimes"].items()
-            offered = ", ".join(f"{name} {'/'.join(entry['files'])}" for name, entry in all_of_them)
-            raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {offered}")
-        return [self.folder / path for path in files[precision]]
+    def files(self, runtime: str, precision: Precision = "float", variant: str | None = None) -> list[Path]:
+        """All files that a device needs for this runtime, precision and variant, assets included.
 
-    def size_bytes(self, runtime: str, precision: Precision = "float") -> int:
+        Raises:
+            TodmError: the bundle has none.
+        """
+        if variant is not None and variant not in self.variants:
+            raise TodmError(f"{self.folder} has no variant {variant!r}; it has: {', '.join(self.variants)}")
+        runtimes = self.manifest["runtimes"]
+        offered = {name: entry["variants"][variant or self.variants[0]]["files"] for name, entry in runtimes.items()}
+        if precision not in offered.get(runtime, {}):
+            listed = ", ".join(f"{name} {'/'.join(files)}" for name, files in offered.items())
+            raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {listed}")
+        return [self.folder / path for path in offered[runtime][precision]]
+
+    def size_bytes(self, runtime: str, precision: Precision = "float", variant: str | None = None) -> int:
         """Bytes of `files`."""
-        return sum(path.stat().st_size for path in self.files(runtime, precision))
+        return sum(path.stat().st_size for path in self.files(runtime, precision, variant))
 
     def delegation(self, runtime: str, precision: Precision) -> list[dict[str, Any]]:
         """What runs where, a row for each file, from a traced run on this machine; none if the runtime cannot tell."""
         self.files(runtime, precision)
-        folder = self.folder / self.manifest["runtimes"][runtime]["folder"]
-        operators = find_backend(runtime).trace(folder, precision, 1, self.manifest["program"])
-        rows = delegation.summarise(operators)
-        return [{"runtime": runtime, "precision": precision, **row} for row in rows]
+        rows = []
+        traced: set[tuple[Path, str]] = set()
+        for variant in self.variants:
+            folder = self.folder / self.manifest["runtimes"][runtime]["variants"][variant]["folder"]
+            program = way(self.manifest["program"], variant)
+            program["methods"] = [each for each in program["methods"] if (folder, each["name"]) not in traced]
+            traced |= {(folder, each["name"]) for each in program["methods"]}
+            operators = find_backend(runtime).trace(folder, precision, 1, program)
+            where = {"runtime": runtime, "precision": precision, "variant": variant}
+            rows += [where | row for row in delegation.summarise(operators)]
+        return rows
 
     def record(self, files: Mapping[str, bytes] | None = None, **parts: Any) -> None:
         """Add to bundle.json (`metrics`, `parity`, `measurements`, ...) and write the model card anew.
@@ -168,14 +189,20 @@ def _export(
 ) -> dict[str, Any]:
     """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
     written = {precision: backend.export(program, root, precision, calibration) for precision in precisions}
-    home = written[precisions[0]][0].parent
-    assets = [atomic_write(home / name, content) for name, content in program.assets.items()]
+    variants = {}
+    for variant in program.ways():
+        files = {precision: list(written[precision][variant]) for precision in precisions}
+        home = files[precisions[0]][0].parent
+        assets = [atomic_write(home / name, content) for name, content in program.assets.items()]
+        variants[variant] = {
+            "folder": str(home.relative_to(root)),
+            "files": {
+                precision: [str(path.relative_to(root)) for path in (*paths, *assets)]
+                for precision, paths in files.items()
+            },
+        }
     return {
-        "folder": str(home.relative_to(root)),
-        "files": {
-            precision: [str(path.relative_to(root)) for path in (*paths, *assets)]
-            for precision, paths in written.items()
-        },
+        "variants": variants,
         "versions": backend.versions(),
     }
 
@@ -238,5 +265,6 @@ def _signature(program: "Program") -> dict[str, Any]:
         same = {key: getattr(method, key) for key in ("name", "file", "states", "quantize", "calls")}
         return {**same, "inputs": inputs, "outputs": list(method.outputs)}
 
+    variants = {variant: [method.name for method in methods] for variant, methods in program.ways().items()}
     methods = [described(method) for method in program.methods]
-    return {"seconds": program.seconds, "variant": program.variant, "methods": methods}
+    return {"seconds": program.seconds, "variants": variants, "methods": methods}

@@ -5,6 +5,9 @@ from typing import Any
 
 import yaml
 
+SHERPA = {"streaming": "sherpa-onnx", "offline": "sherpa-onnx-offline"}
+"""Variant -> the program of sherpa-onnx that runs its files."""
+
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from what bundle.json holds."""
@@ -45,7 +48,8 @@ def _results(manifest: Mapping[str, Any]) -> str:
     measured = {(row["runtime"], row["precision"]): row for row in manifest["measurements"]}
     rows = [("PyTorch", "float", "", manifest["metrics"].get(metric, ""), "", "", "")]
     for runtime, entry in manifest["runtimes"].items():
-        for precision, paths in entry["files"].items():
+        default = next(iter(entry["variants"].values()))
+        for precision, paths in default["files"].items():
             row = measured.get((runtime, precision), {})
             size = sum(manifest["files"][path]["size_bytes"] for path in paths)
             latency = f"{row['latency_p50_ms']:.2f} / {row['latency_p90_ms']:.2f}" if row else ""
@@ -70,13 +74,12 @@ def _use(manifest: Mapping[str, Any]) -> str:
     if manifest["task"] != "automatic-speech-recognition":
         return '```python\nfrom todm.export import load_bundle\n\nload_bundle(".").methods("onnx")\n```\n'
     commands = ["todm transcribe . a.wav"]
-    if "onnx" in manifest["runtimes"]:
-        entry = manifest["runtimes"]["onnx"]
-        binary = "sherpa-onnx-offline" if manifest["program"]["variant"] == "offline" else "sherpa-onnx"
-        parts = (
-            f"--{method['file']}={entry['folder']}/{method['file']}.onnx" for method in manifest["program"]["methods"]
-        )
-        commands.append(f"{binary} {' '.join(parts)} --tokens={entry['folder']}/tokens.txt a.wav")
+    files = {method["name"]: method["file"] for method in manifest["program"]["methods"]}
+    for variant, entry in manifest["runtimes"].get("onnx", {}).get("variants", {}).items():
+        if variant in SHERPA:
+            folder, names = entry["folder"], manifest["program"]["variants"][variant]
+            parts = " ".join(f"--{files[name]}={folder}/{files[name]}.onnx" for name in names)
+            commands.append(f"{SHERPA[variant]} {parts} --tokens={folder}/tokens.txt a.wav")
     return "```sh\n" + "\n".join(commands) + "\n```\n"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.export import ExportedProgram, export
+from torch.export import Dim, ExportedProgram, export
 
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
@@ -29,8 +29,8 @@ class ExecuTorch:
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()
-    ) -> list[Path]:
-        """int8 finds the ranges of linear layers at run time; convolutions need `calibration`.
+    ) -> dict[str, list[Path]]:
+        """One file for all variants. int8 finds ranges of linear layers at run time, convolutions need `calibration`.
 
         Raises:
             TodmError: int8 convolutions lack calibration.
@@ -38,18 +38,21 @@ class ExecuTorch:
         with quiet(), torch.no_grad(), _no_collection():
             exported = {}
             for method in program.methods:
-                exported[method.name] = export(method.module, _examples(method), strict=False)
+                exported[method.name] = _exported(method, method.module)
                 if precision == "int8" and method.quantize:
                     calls = [inputs for name, inputs in calibration if name == method.name]
                     exported[method.name] = _int8(method, exported[method.name], calls)
             data = _lowered(exported)
         name = "model.int8.pte" if precision == "int8" else "model.pte"
-        return [atomic_write(folder / self.name / name, data)]
+        path = atomic_write(folder / self.name / name, data)
+        return {variant: [path] for variant in program.ways()}
 
-    def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
+    def load(
+        self, folder: Path, precision: Precision, threads: int = 1, methods: Sequence[str] | None = None
+    ) -> Methods:
         """Threads are the whole process's: a change of them ends the use of programs loaded before."""
         with quiet():
-            return load_executorch(folder, precision, threads)
+            return load_executorch(folder, precision, threads, methods)
 
     def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
         """By the runtime's event tracer."""
@@ -80,7 +83,20 @@ def _int8(method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.nd
     prepared = prepare_pt2e(exported.module(), quantizer)
     for inputs in runs:
         prepared(*inputs)
-    return export(convert_pt2e(prepared), _examples(method), strict=False)
+    return _exported(method, convert_pt2e(prepared))
+
+
+def _exported(method: Method, module: torch.nn.Module) -> ExportedProgram:
+    """A module with the signature of `method`; axes with bounds stay dynamic, the others are those of the example."""
+    sizes = {
+        symbol: lengths.step * Dim(f"_{symbol}", min=lengths[0] // lengths.step, max=lengths[-1] // lengths.step)
+        for symbol, lengths in method.bounds.items()
+    }
+    shapes = tuple(
+        {axis: sizes[symbol] for axis, symbol in method.dynamic.get(name, {}).items() if symbol in sizes}
+        for name in method.inputs
+    )
+    return export(module, _examples(method), dynamic_shapes=shapes, strict=False)
 
 
 def _lowered(exported: dict[str, ExportedProgram]) -> bytes:

@@ -14,6 +14,7 @@ from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
 from todm.export.runner import load_onnx, trace_onnx
+from todm.export.sherpa import check_layout, metadata
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
 
@@ -28,15 +29,26 @@ class Onnx:
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()
-    ) -> list[Path]:
-        """Dynamic int8 on MatMul and Gemm finds its ranges at run time, so `calibration` is not used."""
-        folder = folder / self.name / program.variant
-        return [_write(program, method, folder, precision) for method in program.methods]
+    ) -> dict[str, list[Path]]:
+        """Dynamic int8 on MatMul and Gemm finds its ranges at run time, so `calibration` is not used.
 
-    def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
+        Raises:
+            TodmError: the client that a file's layout is made for would miss a metadata entry.
+        """
+        files: dict[str, list[Path]] = {}
+        written: dict[str, Path] = {}
+        check_layout(program)
+        for variant, methods in program.ways().items():
+            home = folder / self.name / variant
+            files[variant] = [_write(program, method, home, precision, written) for method in methods]
+        return files
+
+    def load(
+        self, folder: Path, precision: Precision, threads: int = 1, methods: Sequence[str] | None = None
+    ) -> Methods:
         """int8 takes the int8 file where there is one, the float file elsewhere."""
         with quiet():
-            return load_onnx(folder, precision, threads)
+            return load_onnx(folder, precision, threads, methods)
 
     def trace(self, folder: Path, precision: Precision, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
         """By ONNX Runtime's profiler."""
@@ -48,7 +60,16 @@ class Onnx:
         return {package: version(package) for package in ("torch", "onnx", "onnxscript", "onnxruntime")}
 
 
-def _write(program: Program, method: Method, folder: Path, precision: Precision) -> Path:
+def _write(program: Program, method: Method, folder: Path, precision: Precision, written: dict[str, Path]) -> Path:
+    """Write a method's file, or copy what another variant has `written` of it."""
+    name = f"{method.file}.int8.onnx" if precision == "int8" and method.quantize else f"{method.file}.onnx"
+    if method.name in written:
+        return atomic_write(folder / name, written[method.name].read_bytes())
+    written[method.name] = _convert(program, method, folder, precision)
+    return written[method.name]
+
+
+def _convert(program: Program, method: Method, folder: Path, precision: Precision) -> Path:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -110,5 +131,5 @@ def _described(model: "ModelProto", program: Program, method: Method) -> bytes:
     del model.graph.metadata_props[:]
     from onnx.helper import set_model_props
 
-    set_model_props(model, {"todm_method": method.name, **program.metadata})
+    set_model_props(model, metadata(program, method))
     return model.SerializeToString()

@@ -12,7 +12,7 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
@@ -36,7 +36,7 @@ class Runtime(NamedTuple):
     """How one runtime is used here: the modules it imports, and three functions of folder, precision and threads."""
 
     modules: list[str]
-    load: Callable[[Path, str, int], dict[str, Any]]  # methods by name, each a function of NumPy arrays
+    load: Callable[[Path, str, int, Sequence[str] | None], dict[str, Any]]  # methods by name, functions of NumPy arrays
     trace: Callable[[Path, str, int, dict[str, Any]], list[dict[str, Any]]]  # every operator that ran, see _operator
 
 
@@ -51,9 +51,9 @@ def _sessions(folder: Path, precision: str, threads: int, profile: str = "") -> 
     """Name of the method, name of the file and session; int8 files where asked for and present."""
     import onnxruntime
 
-    for stem in sorted({path.name.removesuffix(".onnx").removesuffix(".int8") for path in folder.glob("*.onnx")}):
-        int8 = folder / f"{stem}.int8.onnx"
-        path = int8 if precision == "int8" and int8.exists() else folder / f"{stem}.onnx"
+    for path in sorted(set(folder.glob("*.onnx")) - set(folder.glob("*.int8.onnx"))):
+        int8 = path.with_suffix(".int8.onnx")
+        path = int8 if precision == "int8" and int8.exists() else path
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -64,7 +64,7 @@ def _sessions(folder: Path, precision: str, threads: int, profile: str = "") -> 
         yield session.get_modelmeta().custom_metadata_map["todm_method"], path.name, session
 
 
-def load_onnx(folder: Path, precision: str, threads: int) -> dict[str, Any]:
+def load_onnx(folder: Path, precision: str, threads: int, wanted: Sequence[str] | None = None) -> dict[str, Any]:
     """Methods by name from a folder of ONNX files."""
 
     def bind(session: Any) -> Any:
@@ -75,7 +75,8 @@ def load_onnx(folder: Path, precision: str, threads: int) -> dict[str, Any]:
 
         return call
 
-    return {method: bind(session) for method, _, session in _sessions(folder, precision, threads)}
+    methods = {method: bind(session) for method, _, session in _sessions(folder, precision, threads)}
+    return {name: methods[name] for name in wanted or methods}
 
 
 def trace_onnx(folder: Path, precision: str, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,7 +111,7 @@ def _pte(folder: Path, precision: str, threads: int) -> Path:
     return folder / ("model.int8.pte" if precision == "int8" else "model.pte")
 
 
-def load_executorch(folder: Path, precision: str, threads: int) -> dict[str, Any]:
+def load_executorch(folder: Path, precision: str, threads: int, wanted: Sequence[str] | None = None) -> dict[str, Any]:
     """Methods by name from a folder with a .pte file. The number of threads holds for the whole process."""
     import torch
     from executorch.runtime import Runtime
@@ -127,7 +128,7 @@ def load_executorch(folder: Path, precision: str, threads: int) -> dict[str, Any
 
         return call
 
-    return {name: bind(name) for name in program.method_names}
+    return {name: bind(name) for name in wanted or program.method_names}
 
 
 def trace_executorch(folder: Path, precision: str, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
@@ -222,6 +223,13 @@ def added(name: str) -> Runtime:
 
 
 # -- the work ---------------------------------------------------------------------------------------------------
+
+
+def way(program: dict[str, Any], variant: str | None = None) -> dict[str, Any]:
+    """A program's signature reduced to one way of using it, by default its first, named in `variant`."""
+    variant = next(iter(program["variants"])) if variant is None else variant
+    by_name = {method["name"]: method for method in program["methods"]}
+    return {**program, "variant": variant, "methods": [by_name[name] for name in program["variants"][variant]]}
 
 
 def examples(method: dict[str, Any]) -> list[np.ndarray]:
@@ -366,14 +374,16 @@ def main() -> None:
     parser.add_argument("--cycles", type=int, default=200, help="back to back")
     parser.add_argument("--paced", type=int, default=0, help="at the pace of a live signal")
     parser.add_argument("--soak", type=int, default=0, help="watching the memory")
+    parser.add_argument("--variant", help="way of using the program, by default its first")
     args = parser.parse_args()
     manifest = json.loads((args.bundle / "bundle.json").read_text())
-    folder, program = args.bundle / manifest["runtimes"][args.runtime]["folder"], manifest["program"]
+    program = way(manifest["program"], args.variant)
+    folder = args.bundle / manifest["runtimes"][args.runtime]["variants"][program["variant"]]["folder"]
     runtime = RUNTIMES.get(args.runtime) or added(args.runtime)
     for module in runtime.modules:  # Before the clock starts: load time is the model's, not the package's.
         import_module(module)
     before, begin = memory("VmRSS"), time.perf_counter()
-    methods = runtime.load(folder, args.precision, args.threads)
+    methods = runtime.load(folder, args.precision, args.threads, [method["name"] for method in program["methods"]])
     result: dict[str, Any] = {"load_ms": (time.perf_counter() - begin) * 1000.0, "rss_before_bytes": before}
     result["cycles_ms"] = run(methods, program, args.cycles)
     result["peak_rss_bytes"] = memory("VmHWM")

@@ -28,25 +28,39 @@ class Method:
     """Output name -> name of the input it feeds on the next call. A state starts at zero."""
     dynamic: dict[str, dict[int, str]] = field(default_factory=dict)
     """Input name -> {axis: symbol}, where a runtime supports dynamic axes."""
+    bounds: dict[str, range] = field(default_factory=dict)
+    """Symbol -> the lengths it may have where a runtime plans its memory ahead; a symbol without is fixed there."""
+    metadata: dict[str, str] = field(default_factory=dict)
+    """Written into its file, beside the program's, where the format has a place for it."""
     quantize: bool = True
     """Whether int8 precision applies to it."""
     calls: float = 1.0
-    """Calls per call of the main method in ordinary use."""
+    """Calls per call of the main method in ordinary use; 0 for one that belongs to another way of using it."""
 
 
 @dataclass(frozen=True)
 class Program:
-    """A model as a device runs it. The first method is the main one, whose calls set the pace."""
+    """A model as a device runs it. The first method is the main one, whose calls set the pace.
+
+    One program may be used in several ways, for example as a stream and on whole signals. A runtime that has one
+    file a method gives each variant a folder of its own; one that puts all methods into one file needs none.
+    """
 
     methods: tuple[Method, ...]
     seconds: float | None = None
     """Seconds of signal that one main call consumes; None where the model is not a stream."""
     metadata: dict[str, str] = field(default_factory=dict)
-    """Written into the files where the format has a place for it."""
+    """Written into every file where the format has a place for it."""
     assets: dict[str, bytes] = field(default_factory=dict)
     """Further files of the bundle by name, e.g. `tokens.txt`."""
-    variant: str = ""
-    """Sub-folder of the runtime's folder, e.g. `streaming`."""
+    variants: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """Way of use -> names of its methods, the main one first. The first way is the default."""
+
+    def ways(self) -> dict[str, tuple[Method, ...]]:
+        """The methods of every variant; a program that names none has one, called "", of all methods."""
+        by_name = {method.name: method for method in self.methods}
+        variants = self.variants or {"": tuple(by_name)}
+        return {variant: tuple(by_name[name] for name in names) for variant, names in variants.items()}
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the states of the main method, in the order of its inputs."""

@@ -1,5 +1,6 @@
 """Both runtimes: float is the same model, int8 close and smaller, nothing slow hides, errors advise."""
 
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -116,7 +117,7 @@ def test_one_method_of_any_model(
 ) -> None:
     runtime_backend = find_backend(runtime)
     calls = record(eager(image), look)
-    files = runtime_backend.export(image, tmp_path, precision, calls)
+    files = runtime_backend.export(image, tmp_path, precision, calls)[""]
     assert [path.name for path in files] == names
     assert [path.parent for path in files] == [tmp_path / runtime]
     (row,) = compare(image, eager(image), runtime_backend.load(files[0].parent, precision), calls)
@@ -133,7 +134,9 @@ def test_export_leaves_the_terminal_alone(tmp_path: Path, capfd: pytest.CaptureF
     one = torch.ones(1, WIDTH)
     join = Method("join", "joiner", Joiner().eval(), {"a": one, "b": one}, ("logits",))
     for runtime in RUNTIMES:
-        find_backend(runtime).load(find_backend(runtime).export(Program((join,)), tmp_path, "float")[0].parent, "float")
+        find_backend(runtime).load(
+            find_backend(runtime).export(Program((join,)), tmp_path, "float")[""][0].parent, "float"
+        )
     assert capfd.readouterr() == ("", "")
 
 
@@ -142,7 +145,9 @@ class Echo:
 
     name = "echo"
 
-    def load(self, folder: Path, precision: Precision, threads: int = 1) -> Methods:
+    def load(
+        self, folder: Path, precision: Precision, threads: int = 1, methods: Sequence[str] | None = None
+    ) -> Methods:
         return {"forward": lambda *inputs: inputs}
 
     def versions(self) -> dict[str, str]:

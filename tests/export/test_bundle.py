@@ -97,7 +97,7 @@ def set_schema(path: Path) -> None:
         ("bundle.json", edit, "bundle.json was damaged or edited"),
         ("bundle.json", lambda path: path.write_text("{"), "not valid JSON"),
         ("bundle.json", lambda path: path.write_text("[]"), "has schema None"),
-        ("bundle.json", set_schema, "has schema 99, this todm reads 1"),
+        ("bundle.json", set_schema, "has schema 99, this todm reads 2"),
         ("bundle.json", Path.unlink, "is not a bundle"),
     ],
 )

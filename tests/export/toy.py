@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from todm.program import Method, Methods, Program
 
 FRAMES, BANDS, WIDTH, HEADS, STATE, VOCABULARY = 8, 16, 64, 4, 8, 12
+METADATA = dict.fromkeys(
+    ("decode_chunk_len", "num_encoder_layers", "d_model", "rnn_hidden_size", "context_size", "joiner_dim"), "1"
+) | {"model_type": "lstm", "T": str(FRAMES), "vocab_size": str(VOCABULARY)}
 STEPS, CHANNELS = FRAMES // 2, WIDTH // HEADS
 
 
@@ -97,9 +100,9 @@ def streaming_program() -> Program:
     return Program(
         (encode, predict, join),
         seconds=0.08,
-        metadata={"model_type": "lstm", "T": str(FRAMES)},
+        metadata=METADATA,
         assets={"tokens.txt": b"<blk> 0\na 1\n"},
-        variant="streaming",
+        variants={"streaming": ("encode_chunk", "predict", "join")},
     )
 
 

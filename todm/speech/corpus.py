@@ -22,13 +22,11 @@ from torch.utils.data import DataLoader
 
 from todm.errors import TodmError
 from todm.recipe import STRICT, Fraction
-from todm.speech.features import BINS, SAMPLE_RATE, TAIL, Samples, fbank, mono_16k
+from todm.speech.features import BINS, LOG_EPSILON, SAMPLE_RATE, TAIL, Samples, fbank, mono_16k
 from todm.speech.tokens import Tokens
 
 BUCKETS = 10
 """Groups of similar duration that a batch is drawn from."""
-LOG_EPSILON = float(np.log(np.finfo(np.float32).eps))
-"""Floor of the features, as in `fbank`."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=STRICT)

@@ -1,13 +1,15 @@
 """From encoder vectors to symbols, at most one a frame: batches in PyTorch, streams on exported programs."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from todm.program import Methods
-from todm.speech.features import TAIL, Samples, StreamingFbank
+from todm.speech.encoder import SUBSAMPLING
+from todm.speech.features import BINS, LOG_EPSILON, TAIL, Samples, StreamingFbank, fbank
 from todm.speech.tokens import Tokens
 from todm.speech.transducer import BLANK, CONTEXT, START
 
@@ -96,6 +98,44 @@ class BeamSearch:
         return next(iter(self._hypotheses))
 
 
+def search(methods: Methods, beam: int) -> GreedySearch | BeamSearch:
+    """The search that keeps `beam` hypotheses; 1 is greedy."""
+    return BeamSearch(methods, beam) if beam > 1 else GreedySearch(methods)
+
+
+class Recogniser(Protocol):
+    """A program at work on whole recordings."""
+
+    def transcribe(self, samples: Samples) -> str:
+        """The words of samples (n,), 16 kHz in [-1, 1]."""
+        ...
+
+
+class WholeRecogniser:
+    """A program that hears an utterance at once.
+
+    Args:
+        methods: `encode`, `predict` and `join`, eager or loaded from a bundle.
+        tokens: The symbols of the program.
+        beam: Hypotheses kept; 1 is greedy search.
+    """
+
+    def __init__(self, methods: Methods, tokens: Tokens, beam: int = 1) -> None:
+        self._methods, self._tokens, self._beam = methods, tokens, beam
+
+    def transcribe(self, samples: Samples) -> str:
+        """The words of samples (n,), 16 kHz in [-1, 1]. The encoder itself adds the silence at the end."""
+        features = fbank(samples).numpy()
+        # Filled up to whole outputs, and to one at least; what lies beyond the length counts as silence.
+        filled = np.zeros((1, max(SUBSAMPLING, -(-len(features) // SUBSAMPLING) * SUBSAMPLING), BINS), np.float32)
+        filled[0, : len(features)] = features
+        encoded, lengths = self._methods["encode"](filled, np.array([len(features)], np.int64))
+        path = search(self._methods, self._beam)
+        for t in range(int(lengths[0])):
+            path.advance(encoded[:, t])
+        return self._tokens.decode(path.symbols)
+
+
 class StreamRecogniser:
     """A streaming program at work: audio in, in pieces of any length, words out, one utterance after another.
 
@@ -103,7 +143,7 @@ class StreamRecogniser:
         methods: `encode_chunk`, `predict` and `join`, eager or loaded from a bundle.
         tokens: The symbols of the program.
         states: Shapes of the states that `encode_chunk` takes after the frames and returns after the vectors.
-        frames: Feature frames per chunk, at most 50: the silence that ends an utterance covers that many.
+        frames: Feature frames per chunk.
         beam: Hypotheses kept; 1 is greedy search.
     """
 
@@ -123,7 +163,7 @@ class StreamRecogniser:
         """Forget everything heard: the next samples begin an utterance."""
         self._bank = StreamingFbank()
         self._states = [np.zeros(shape, np.float32) for shape in self._shapes]
-        self._search = BeamSearch(self._methods, self._beam) if self._beam > 1 else GreedySearch(self._methods)
+        self._search = search(self._methods, self._beam)
 
     def accept(self, samples: Samples) -> None:
         """Hear samples (n,), 16 kHz in [-1, 1], and decode every chunk that they complete."""
@@ -135,6 +175,9 @@ class StreamRecogniser:
         self._bank.accept(TAIL)
         self._bank.finish()
         self._decode()
+        if left := self._bank.ready:
+            silence = np.full((self._frames - left, BINS), LOG_EPSILON, np.float32)
+            self._hear(np.concatenate([self._bank.pop(left), silence]))
         return self.text
 
     @property
@@ -149,9 +192,10 @@ class StreamRecogniser:
         return self.finish()
 
     def _decode(self) -> None:
-        # What is left of a chunk at the very end is less than the silence appended, and holds no speech.
         while self._bank.ready >= self._frames:
-            chunk = self._bank.pop(self._frames)[None]
-            encoded, *self._states = self._methods["encode_chunk"](chunk, *self._states)
-            for t in range(encoded.shape[1]):
-                self._search.advance(encoded[:, t])
+            self._hear(self._bank.pop(self._frames))
+
+    def _hear(self, chunk: np.ndarray) -> None:
+        encoded, *self._states = self._methods["encode_chunk"](chunk[None], *self._states)
+        for t in range(encoded.shape[1]):
+            self._search.advance(encoded[:, t])

@@ -20,6 +20,8 @@ BINS = 80
 """Mel bins of a frame."""
 TAIL = np.zeros(SAMPLE_RATE // 2, np.float32)
 """Silence that follows the last sample, for a causal model to finish the last word in."""
+LOG_EPSILON = float(np.log(np.finfo(np.float32).eps))
+"""Floor of the features: what digital silence sounds like."""
 
 Samples = NDArray[np.float32]
 

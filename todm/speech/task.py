@@ -1,6 +1,7 @@
 """Speech recognition as a task: transducer loss, error rate, and the program that devices run."""
 
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
@@ -8,25 +9,16 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.nn import functional as F
 
-from todm.program import Method, Methods, Program
+from todm.program import Methods, Program
 from todm.recipe import STRICT, Count
-from todm.speech.collapse import collapse
 from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches, typical_features
-from todm.speech.decode import StreamRecogniser, greedy
-from todm.speech.encoder import SUBSAMPLING, EncoderConfig, subsampled
-from todm.speech.features import BINS
-from todm.speech.joint_loss import joint_collapse
-from todm.speech.lattice import lattice_loss
-from todm.speech.streaming import StreamingEncoder
-from todm.speech.tokens import Tokens
-from todm.speech.transducer import BLANK, CONTEXT, Transducer
+from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
+from todm.speech.encoder import EncoderConfig, subsampled
+from todm.speech.program import transducer_program
+from todm.speech.rnnt_loss import collapse, lattice_loss
+from todm.speech.transducer import BLANK, Transducer
 from todm.speech.wer import word_error_rate
 from todm.task import LossOutput, Score
-
-CHUNK_FRAMES = 32
-"""Feature frames per call of the exported encoder: 320 ms."""
-FEW_LOGITS = 2**20
-"""Logits of a batch up to which they are kept: below it, running the joiner a second time costs more than memory."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -43,6 +35,8 @@ class TransducerConfig:
     """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
     blank_bias: float = 5.0
     """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
+    chunk_ms: Literal[160, 320, 640] = 320
+    """Signal that one call of the exported streaming encoder consumes; any trained net takes any of them."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -105,11 +99,7 @@ class SpeechTask:
         tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
         lengths = subsampled(batch.feature_lengths).to(device)
         encoded = model.encoder(batch.features.to(device))
-        if encoded.shape[:2].numel() * (tokens.shape[1] + 1) * len(self.corpus.tokens) <= FEW_LOGITS:
-            collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
-        else:
-            predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
-            collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
+        collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
         losses, occupancy = lattice_loss(collapsed, lengths, token_lengths)
         symbols = token_lengths.sum()
         loss = losses.sum() / symbols
@@ -140,53 +130,19 @@ class SpeechTask:
         return self._evaluation[split]
 
     def program(self, subnet: nn.Module) -> Program:
-        """The streaming recogniser: encoder by chunks, predictor and joiner, laid out as sherpa-onnx expects."""
+        """The recogniser of streams and of whole utterances, laid out as sherpa-onnx expects."""
         assert isinstance(subnet, Transducer)
-        return streaming_program(subnet, self.corpus.tokens)
+        return transducer_program(subnet, self.corpus.tokens, self.config.chunk_ms)
 
     def score(self, program: Program, methods: Methods, split: str) -> Score:
-        """Stream every utterance through a program, chunk by chunk."""
-        recogniser = StreamRecogniser(methods, self.corpus.tokens, program.state_shapes())
+        """Recognise every utterance: chunk by chunk, or where `methods` have no `encode_chunk`, as a whole."""
+        tokens = self.corpus.tokens
+        recogniser: Recogniser = WholeRecogniser(methods, tokens)
+        if "encode_chunk" in methods:
+            frames = program.methods[0].inputs["x"].shape[1]
+            recogniser = StreamRecogniser(methods, tokens, program.state_shapes(), frames)
         references, words = [], []
         for samples, text in self.corpus.utterances(split):
             references.append(text)
             words.append(recogniser.transcribe(samples))
         return Score({"wer": word_error_rate(references, words).wer}, words)
-
-
-def streaming_program(subnet: Transducer, tokens: Tokens) -> Program:
-    """Encoder by chunks, predictor and joiner of an extracted transducer, with sherpa-onnx's metadata."""
-    encoder = StreamingEncoder(subnet.encoder, CHUNK_FRAMES).eval()
-    (size0, size1), size = encoder.state_sizes, subnet.joiner.out.in_features
-    encode = Method(
-        name="encode_chunk", file="encoder", module=encoder,
-        inputs={
-            "x": torch.zeros(1, CHUNK_FRAMES, BINS),
-            "state0": torch.zeros(1, 1, size0), "state1": torch.zeros(1, 1, size1),
-        },
-        outputs=("encoder_out", "next_state0", "next_state1"),
-        states={"next_state0": "state0", "next_state1": "state1"},
-        dynamic={"x": {0: "N"}, "state0": {1: "N"}, "state1": {1: "N"}},
-    )  # fmt: skip
-    predict = Method(
-        name="predict", file="decoder", module=subnet.predictor.eval(),
-        inputs={"y": torch.zeros(1, CONTEXT, dtype=torch.int64)}, outputs=("decoder_out",),
-        dynamic={"y": {0: "N"}}, quantize=False,
-    )  # fmt: skip
-    join = Method(
-        name="join", file="joiner", module=subnet.joiner.eval(),
-        inputs={"encoder_out": torch.zeros(1, size), "decoder_out": torch.zeros(1, size)}, outputs=("logit",),
-        dynamic={"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, quantize=False,
-        calls=CHUNK_FRAMES / SUBSAMPLING,
-    )  # fmt: skip
-    # The layout sherpa-onnx calls lstm: frames per call and shift, and the shapes of two states that start at zero.
-    metadata = {
-        "model_type": "lstm", "T": CHUNK_FRAMES, "decode_chunk_len": CHUNK_FRAMES, "num_encoder_layers": 1,
-        "d_model": size0, "rnn_hidden_size": size1, "vocab_size": len(tokens), "context_size": CONTEXT,
-        "joiner_dim": size,
-    }  # fmt: skip
-    return Program(
-        methods=(encode, predict, join), seconds=CHUNK_FRAMES / 100, variant="streaming",
-        metadata={key: str(value) for key, value in metadata.items()},
-        assets={"tokens.txt": tokens.tokens_txt()},
-    )  # fmt: skip
