@@ -3,6 +3,7 @@
 import copy
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from todm.space import Arch, Choice, Multiple, activate, active
 
@@ -14,7 +15,8 @@ def extract(model: nn.Module, arch: Arch) -> nn.Module:
     what the supernet computes with `arch` active. The supernet is left as it was.
 
     Args:
-        model: A supernet. A module with a method `plain() -> nn.Module` is replaced by what that returns.
+        model: A supernet. A module with a method `plain() -> nn.Module` is replaced by what that returns; a
+            parametrised weight becomes an ordinary one with its value in eval mode.
         arch: One of `SearchSpace.of(model)`.
 
     Raises:
@@ -36,5 +38,8 @@ def _plain(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = _plain(child, done)
+        for tensor in list(module.parametrizations) if is_parametrized(module) else []:  # type: ignore[arg-type]
+            module.parametrizations.eval()  # type: ignore[union-attr]
+            remove_parametrizations(module, tensor, leave_parametrized=True)
         done[module] = module.plain().train(module.training) if hasattr(module, "plain") else module  # type: ignore[operator]
     return done[module]

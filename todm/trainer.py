@@ -159,7 +159,7 @@ class Trainer:
         taken = step(self.optimizer)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         if taken:
-            dropout.after_step(self.model, learning_rate)
+            dropout.after_step(self.model, self.optimizer)
         self.average.update_parameters(self.model)
         self.update += 1
         row |= {f"rate/{site}": rate for site, rate in self.rates.values().items()}

@@ -129,7 +129,7 @@ def test_a_schedule_object_works_as_well_as_its_description(net):
         ({"before:body": {"method": "standard"}}, r"no module 'body'; its layers are .*blocks.0.up"),
         ({"before:": {"method": "standard"}}, "no such place"),
         ({"attention:head": {"method": "standard"}}, r"'head' is ElasticLinear, not nn.MultiheadAttention"),
-        ({"residual": {"method": "standart"}}, r"unknown dropout 'standart'; there are adaptive_width"),
+        ({"residual": {"method": "standart"}}, r"unknown dropout 'standart'; there are adaptive_bernoulli, .*, adaptive_width"),
         ({"residual": {"method": "standard", "p": 0.1}}, r"no argument 'p'; it has rate, shared_axis"),
         ({"residual": {"method": "standard", "rate": 1.5}}, r"dropout rate must be in \[0, 1\), got 1.5"),
         ({"residual": {"method": "standard", "rate": "high"}}, r"a rate is a number or \{schedule: NAME"),

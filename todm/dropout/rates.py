@@ -86,9 +86,10 @@ class Rates:
             self._rates[f"{path}.{attribute}"] = rate
             # Sites of one name share a curve unless their schedules differ.
             suffix = "" if attribute == "rate" else f".{attribute}"
-            shown = self._shown.setdefault(sites.get(path, path) + suffix, rate)
+            own = path.removesuffix(".method").replace(".parametrizations.weight.0", "")
+            shown = self._shown.setdefault(sites.get(path, own) + suffix, rate)
             if shown.schedule != rate.schedule:
-                self._shown[path.removesuffix(".method") + suffix] = rate
+                self._shown[own + suffix] = rate
 
     def step(self, update: int) -> None:
         """Set every rate to its value during update `update`, counted from 0."""

@@ -6,12 +6,52 @@ from typing import Any
 from torch import nn
 
 from todm.dropout.adaptive_width import AdaptiveDropout
+from todm.dropout.block import DropBlock
+from todm.dropout.branches import DropPath, LayerDrop
+from todm.dropout.concrete import ConcreteDropout
+from todm.dropout.curriculum import AntiCurriculumDropout, CurriculumDropout, SwitchDropout
+from todm.dropout.duality import methods as duality
+from todm.dropout.dynamic import DynamicDropout
+from todm.dropout.early_late import EarlyDropout, LateDropout
+from todm.dropout.gaussian import GaussianDropout
+from todm.dropout.hard_concrete import HardConcreteL0
+from todm.dropout.mixture import AnnealedMixture, LearntMixture
+from todm.dropout.nested import NestedDropout
+from todm.dropout.sparse_variational import SparseVariational
+from todm.dropout.spatial import SpatialDropout
 from todm.dropout.standard import StandardDropout
+from todm.dropout.standout import BiasStandout, LearntStandout, TiedStandout
 from todm.errors import TodmError
 
 _METHODS: dict[str, type[nn.Module]] = {
-    "standard": StandardDropout,
+    "adaptive_bernoulli": duality.AdaptiveBernoulli,
+    "adaptive_gaussian": duality.AdaptiveGaussian,
+    "adaptive_prox": duality.AdaptiveProx,
+    "adaptive_tikhonov": duality.AdaptiveTikhonov,
     "adaptive_width": AdaptiveDropout,
+    "annealed_mixture": AnnealedMixture,
+    "anti_curriculum": AntiCurriculumDropout,
+    "concrete": ConcreteDropout,
+    "curriculum": CurriculumDropout,
+    "direct_penalty": duality.DirectPenalty,
+    "drop_block": DropBlock,
+    "drop_path": DropPath,
+    "dynamic": DynamicDropout,
+    "early": EarlyDropout,
+    "eta_trick": duality.EtaTrick,
+    "gaussian": GaussianDropout,
+    "hard_concrete": HardConcreteL0,
+    "late": LateDropout,
+    "layer_drop": LayerDrop,
+    "learnt_mixture": LearntMixture,
+    "nested": NestedDropout,
+    "sparse_variational": SparseVariational,
+    "spatial": SpatialDropout,
+    "standard": StandardDropout,
+    "standout": TiedStandout,
+    "standout_bias": BiasStandout,
+    "standout_learnt": LearntStandout,
+    "switch": SwitchDropout,
 }
 
 

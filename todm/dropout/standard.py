@@ -1,23 +1,30 @@
 """Inverted dropout (Srivastava et al. 2014, jmlr.org/papers/v15/srivastava14a.html)."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from todm.dropout.rates import Probability, RateLike
 
 
-def keep_mask(x: Tensor, rate: float, shared_axis: int | None = None) -> Tensor:
-    """Bernoulli(1 - rate) / (1 - rate) of the shape of `x`, with size 1 at the shared axis; zero if the rate is 1."""
-    shape = list(x.shape)
-    if shared_axis is not None:
-        shape[shared_axis] = 1
-    mask = torch.empty(shape, dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
+def bernoulli(x: Tensor, shape: Sequence[int], rate: float) -> Tensor:
+    """Bernoulli(1 - rate) / (1 - rate) of a shape, with the type and device of `x`; zero if the rate is 1."""
+    mask = torch.empty(tuple(shape), dtype=x.dtype, device=x.device).bernoulli_(1 - rate)
     return mask.div_(1 - rate) if rate < 1 else mask
 
 
 def dropped(x: Tensor, rate: float, shared_axis: int | None = None) -> Tensor:
-    """`x` with each value zeroed with probability `rate` and the others scaled by 1 / (1 - rate)."""
-    return x * keep_mask(x, rate, shared_axis) if rate else x
+    """`x` with each value zeroed with probability `rate` and the others scaled by 1 / (1 - rate); with `shared_axis`,
+    alike along that axis."""
+    if rate == 0:
+        return x
+    if shared_axis is None:
+        return F.dropout(x, rate)
+    shape = list(x.shape)
+    shape[shared_axis] = 1
+    return x * bernoulli(x, shape, rate)
 
 
 class StandardDropout(nn.Module):
