@@ -51,9 +51,9 @@ def _sessions(folder: Path, precision: str, threads: int, profile: str = "") -> 
     """Name of the method, name of the file and session; int8 files where asked for and present."""
     import onnxruntime
 
-    for path in sorted(set(folder.glob("*.onnx")) - set(folder.glob("*.int8.onnx"))):
-        int8 = path.with_suffix(".int8.onnx")
-        path = int8 if precision == "int8" and int8.exists() else path
+    for stem in sorted({path.name.removesuffix(".onnx").removesuffix(".int8") for path in folder.glob("*.onnx")}):
+        int8 = folder / f"{stem}.int8.onnx"
+        path = int8 if precision == "int8" and int8.exists() else folder / f"{stem}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

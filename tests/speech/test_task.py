@@ -8,7 +8,7 @@ import torch
 from todm import SearchSpace, activate
 from todm.speech.corpus import evaluation_batches
 from todm.speech.encoder import subsampled
-from todm.speech.rnnt_loss import rnnt_loss
+from todm.speech.lattice import rnnt_loss
 
 
 def test_training_overfits_a_handful_of_utterances(task, trained):
@@ -56,6 +56,21 @@ def test_the_loss_is_that_of_transducer_and_ctc_per_symbol(task, trained):
     output.logits[..., 1].sum().backward()
     assert model.encoder.front_in.weight.grad.abs().sum() > 0
     model.zero_grad()
+
+
+def test_many_logits_are_not_kept_and_nothing_else_changes(task, trained, monkeypatch):
+    model, _ = trained
+    activate(model, SearchSpace.of(model).largest())
+    batch = next(task.train_batches(3))
+    results = []
+    for few in (10**9, 0):
+        monkeypatch.setattr("todm.speech.task.FEW_LOGITS", few)
+        output = task.loss(model, batch)
+        output.loss.backward()
+        results.append((output.loss.detach(), output.weight, model.encoder.front_in.weight.grad.clone()))
+        model.zero_grad()
+    for kept, not_kept in zip(*results, strict=True):
+        assert torch.allclose(kept, not_kept, rtol=1e-4, atol=1e-6)
 
 
 def test_padding_does_not_count(task, trained):

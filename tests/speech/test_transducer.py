@@ -5,7 +5,7 @@ import torch
 
 from todm import SearchSpace, extract
 from todm.speech.encoder import EncoderConfig
-from todm.speech.rnnt_loss import collapse, rnnt_loss
+from todm.speech.lattice import collapse, rnnt_loss
 from todm.speech.transducer import BLANK, Predictor, Transducer
 
 CONFIG = EncoderConfig(width=[16], depth=[1, 2], hidden=[8, 16], heads=[2], head_size=4, states=[3], front=8)

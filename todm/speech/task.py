@@ -11,14 +11,19 @@ from torch.nn import functional as F
 
 from todm.program import Methods, Program
 from todm.recipe import STRICT, Count
+from todm.speech.collapse import collapse
 from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches, typical_features
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.encoder import EncoderConfig, subsampled
+from todm.speech.joint_loss import joint_collapse
+from todm.speech.lattice import lattice_loss
 from todm.speech.program import transducer_program
-from todm.speech.rnnt_loss import collapse, lattice_loss
 from todm.speech.transducer import BLANK, Transducer
 from todm.speech.wer import word_error_rate
 from todm.task import LossOutput, Score
+
+FEW_LOGITS = 2**20
+"""Logits of a batch up to which they are kept: below it, running the joiner a second time costs more than memory."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -99,7 +104,11 @@ class SpeechTask:
         tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
         lengths = subsampled(batch.feature_lengths).to(device)
         encoded = model.encoder(batch.features.to(device))
-        collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
+        if encoded.shape[:2].numel() * (tokens.shape[1] + 1) * len(self.corpus.tokens) <= FEW_LOGITS:
+            collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
+        else:
+            predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
+            collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
         losses, occupancy = lattice_loss(collapsed, lengths, token_lengths)
         symbols = token_lengths.sum()
         loss = losses.sum() / symbols

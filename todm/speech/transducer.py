@@ -36,6 +36,10 @@ class Joiner(nn.Module):
         """(..., size) and (..., size) -> (..., vocabulary)."""
         return self.out(torch.tanh(encoded + predicted))
 
+    def of_sums(self) -> nn.Module:
+        """What follows the sum, (..., size) -> (..., vocabulary), for losses that take sums themselves."""
+        return nn.Sequential(nn.Tanh(), self.out)
+
 
 class Transducer(nn.Module):
     """Encoder, predictor and joiner, with a CTC head that exists in training only.
@@ -68,17 +72,19 @@ class Transducer(nn.Module):
         self.ctc = None
         return self
 
-    def lattice(self, encoded: Tensor, tokens: Tensor) -> Tensor:
-        """Logits of every (frame, symbols so far) pair.
+    def predicted(self, tokens: Tensor) -> Tensor:
+        """What the predictor says before each token and after the last.
 
         Args:
-            encoded: (batch, time, joiner size)
             tokens: (batch, labels) int64
 
         Returns:
-            (batch, time, labels + 1, vocabulary)
+            (batch, labels + 1, joiner size)
         """
         start = torch.tensor(START, device=tokens.device).expand(len(tokens), CONTEXT)
         history = torch.cat([start, tokens], dim=1)
-        predicted = self.predictor(history.unfold(1, CONTEXT, 1))
-        return self.joiner(encoded[:, :, None], predicted[:, None])
+        return self.predictor(history.unfold(1, CONTEXT, 1))
+
+    def lattice(self, encoded: Tensor, tokens: Tensor) -> Tensor:
+        """Logits of every (frame, symbols so far) pair: (batch, time, labels + 1, vocabulary)."""
+        return self.joiner(encoded[:, :, None], self.predicted(tokens)[:, None])

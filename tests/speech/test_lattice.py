@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from todm.distill import divergence
-from todm.speech.rnnt_loss import collapse, lattice_loss, rnnt_loss
+from todm.speech.collapse import collapse
+from todm.speech.lattice import lattice_loss, rnnt_loss
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "data" / "rnnt_loss.npz", allow_pickle=False))
 CASES = range(int(GOLDEN["n_cases"]))
@@ -192,7 +193,7 @@ def test_bfloat16_logits_are_computed_in_float32() -> None:
 def test_cutting_the_batch_into_chunks_does_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for size in (1, 10**9):
-        monkeypatch.setattr("todm.speech.rnnt_loss._CHUNK_LOGITS", size)
+        monkeypatch.setattr("todm.speech.collapse._CHUNK_LOGITS", size)
         logits, *rest = case(0, torch.float64)
         loss = rnnt_loss(logits, *rest)
         loss.sum().backward()
