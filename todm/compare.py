@@ -7,6 +7,7 @@ several processes may each take some rows of one folder.
 
 import csv
 import io
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import field
@@ -38,6 +39,8 @@ class Comparison:
     """Further changes with --quick, to show that everything runs."""
     seeds: Count = 3
     """Trainings of each row."""
+    best: bool = False
+    """Also tabulate the best dev value of the first metric while training, and the update it was reached at."""
 
     def __post_init__(self) -> None:
         if self.baseline not in self.rows:
@@ -82,7 +85,7 @@ def compare(
             layers = (plan.settings, plan.rows[row], plan.quick if quick else {}, folder, overrides or {})
             for layer in (*layers, {"seed": seed}):
                 changes = merged(changes, layer)
-            _train(recipe, out / row / f"seed{seed}", changes)
+            _train(recipe, out / row / f"seed{seed}", changes, plan.best)
     results = collect(out, plan.rows)
     table = summarise(results, plan.baseline)
     atomic_write(out / "results.csv", _as_csv(results))
@@ -90,7 +93,7 @@ def compare(
     return table
 
 
-def _train(recipe: str, folder: Path, changes: dict[str, Any]) -> None:
+def _train(recipe: str, folder: Path, changes: dict[str, Any], best: bool) -> None:
     """One training, unless its result is there."""
     from todm import verbs
 
@@ -98,7 +101,20 @@ def _train(recipe: str, folder: Path, changes: dict[str, Any]) -> None:
         return
     trained = verbs.train(recipe, str(folder), resume="auto", overrides=changes)
     seconds = read_json(folder / "run.json")["seconds"]["train"]
-    write_json(folder / RESULT, {"test": trained["test"], "dev": trained["dev"], "seconds": seconds})
+    result = {"test": trained["test"], "dev": trained["dev"], "seconds": seconds}
+    write_json(folder / RESULT, result | ({"best": best_on_dev(folder / "log.jsonl")} if best else {}))
+
+
+def best_on_dev(log: Path) -> dict[str, dict[str, float]]:
+    """For each net evaluated while training, the best dev value of the first metric and the update it came at."""
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    scores = [(row["update"], row["dev"]) for row in rows if "dev" in row]
+    best = {}
+    for net, metrics in scores[-1][1].items():
+        name = next(iter(metrics))
+        update, score = min(scores, key=lambda scored: scored[1][net][name])
+        best[net] = {f"best dev {name}": score[net][name], "at update": update}
+    return best
 
 
 def collect(out: Path, rows: Sequence[str] | dict[str, Any]) -> list[dict[str, Any]]:
@@ -110,7 +126,8 @@ def collect(out: Path, rows: Sequence[str] | dict[str, Any]) -> list[dict[str, A
             result = read_json(path)
             for net, metrics in result["test"].items():
                 seed = int(path.parent.name.removeprefix("seed"))
-                results.append({"row": row, "net": net, "seed": seed, **metrics, "seconds": result["seconds"]})
+                best = result.get("best", {}).get(net, {})
+                results.append({"row": row, "net": net, "seed": seed, **metrics, **best, "seconds": result["seconds"]})
     return results
 
 

@@ -95,3 +95,12 @@ def test_attention_is_the_textbook_s_over_the_first_heads(causal):
             scores = torch.where(torch.ones(6, 6).tril() > 0, scores, -torch.inf)
         y += scores.softmax(-1) @ v @ layer.out.weight[:8, rows].T
     assert torch.allclose(layer(x), y + layer.out.bias[:8], atol=1e-6)
+
+
+def test_attention_ignores_what_is_masked():
+    layer, x = MultiheadAttention(8, 2, 4), torch.randn(2, 5, 8)
+    mask = torch.arange(5) < torch.tensor([[5], [3]])
+    out, other = layer(x, mask), layer(x + 10 * ~mask[..., None], mask)
+    assert torch.allclose(out[mask], other[mask], atol=1e-5)
+    assert torch.allclose(out[1, :3], layer(x[1:, :3])[0], atol=1e-5)
+    assert torch.allclose(out[0], layer(x)[0], atol=1e-6)

@@ -39,12 +39,15 @@ class MultiheadAttention(nn.Module):
     def _split(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (active(self.heads), self.head_size)).transpose(1, 2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(batch, time, width) -> the same; `mask` (batch, time) is true where a position may be attended to."""
         query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size)
         if self.causal:
             time = x.shape[1]
             future = torch.ones(time, time, dtype=torch.bool, device=x.device).triu(1)
             scores = scores.masked_fill(future, float("-inf"))
+        if mask is not None:
+            scores = scores.masked_fill(~mask[:, None, None], float("-inf"))
         weights = self.drop(scores.softmax(-1))
         return self.out((weights @ value).transpose(1, 2).flatten(-2))
