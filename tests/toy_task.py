@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from todm import Choice
+from todm.distributed import WHOLE, Shard
 from todm.dropout.adaptive_width import AdaptiveDropout
 from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
 from todm.program import Method, Methods, Program
@@ -24,6 +25,8 @@ class ToyData:
     batch: int = 32
     nan: list[int] = field(default_factory=list)
     """Updates whose batch is not finite."""
+    uneven: bool = False
+    """Whether the batches differ in size."""
     interrupt: int = -1
     """Update before whose batch the process interrupts itself, as Ctrl-C would."""
 
@@ -78,19 +81,20 @@ class ToyTask:
     def build(self) -> Net:
         return Net(self.model)
 
-    def train_batches(self, start: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
         index = start
         while True:
             if index == self.data.interrupt:
                 os.kill(os.getpid(), signal.SIGINT)
-            x, y = points(1000 * self.seed + index, self.data.batch)
+            x, y = points(1000 * self.seed + index, self.data.batch - (index % 5 if self.data.uneven else 0))
+            x, y = shard.of(x), shard.of(y)
             yield (x * float("nan") if index in self.data.nan else x), y
             index += 1
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> LossOutput:
         x, y = batch
-        logits = model(x).float()
-        return LossOutput(cross_entropy(logits, y), logits, torch.full((len(y),), 1 / len(y)))
+        logits = model(x).to(x.dtype)
+        return LossOutput(cross_entropy(logits, y), logits, torch.full((len(y),), 1 / len(y)), len(y))
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from todm.distributed import WHOLE, Shard
 from todm.program import Methods, Program
 
 
@@ -19,10 +20,12 @@ class LossOutput:
     """(..., classes): what a subnet is taught to imitate."""
     weight: Tensor
     """(...): how much each position counts in the distillation, zero for padding; no gradient."""
+    count: float = 1.0
+    """What `loss` and `weight` are means over, e.g. symbols: the share of one of several processes in a batch."""
 
     def detach(self) -> "LossOutput":
         """The same numbers without their graph."""
-        return LossOutput(self.loss.detach(), self.logits.detach(), self.weight.detach())
+        return LossOutput(self.loss.detach(), self.logits.detach(), self.weight.detach(), self.count)
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,11 @@ class Task(Protocol):
         """The supernet, freshly initialised."""
         ...
 
-    def train_batches(self, start: int) -> Iterator[Any]:
-        """Batches of the updates `start`, `start + 1`, ..., each a function of seed and index alone."""
+    def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Any]:
+        """Batches of the updates `start`, `start + 1`, ..., each a function of seed and index alone.
+
+        One of several processes takes its `shard` of each; a task that is trained by one need not declare it.
+        """
         ...
 
     def loss(self, model: nn.Module, batch: Any) -> LossOutput:

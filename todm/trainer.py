@@ -1,14 +1,13 @@
 """The training loop: device, precision, schedule, checkpoints, log and progress bar."""
 
 import dataclasses
-import json
 import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,19 +15,18 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.tensorboard import SummaryWriter
-from tqdm import tqdm
 
 from todm import dropout
 from todm.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
 from todm.distill import divergence
+from todm.distributed import WHOLE, Shard, sum_gradients, totals
 from todm.errors import TodmError
-from todm.files import atomic_write
+from todm.journal import Journal
 from todm.optim.make import make_optimizer, make_schedule, step
 from todm.recipe import Training
 from todm.sandwich import accumulate_gradients, sandwich
 from todm.space import Arch, SearchSpace, activate
-from todm.task import Task
+from todm.task import LossOutput, Task
 
 PATIENCE = 20
 """Updates in a row without a finite gradient before training gives up."""
@@ -46,12 +44,14 @@ class Trainer:
         folder: The run folder; checkpoints/, log.jsonl and tensorboard/ are written in it.
         seed: Of everything random.
         block: The recipe's `dropout:` block, installed in the model.
+        shard: Which of several processes this is; the first one writes.
     """
 
     def __init__(
-        self, task: Task, config: Training, folder: Path, seed: int, block: dict[str, dict[str, Any]] | None = None
-    ) -> None:
-        self.task, self.config, self.folder, self.seed = task, config, folder, seed
+        self, task: Task, config: Training, folder: Path, seed: int, block: dict[str, dict[str, Any]] | None = None,
+        shard: Shard = WHOLE,
+    ) -> None:  # fmt: skip
+        self.task, self.config, self.folder, self.seed, self.shard = task, config, folder, seed, shard
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         torch.manual_seed(seed)
         self.model = task.build()
@@ -84,78 +84,65 @@ class Trainer:
 
     def fit(self) -> nn.Module:
         """Train up to the configured number of updates; returns the averaged supernet."""
-        checkpoints = self.folder / "checkpoints"
         if self.update < self.config.updates:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._cut_log()
             try:
-                self._loop(checkpoints)
+                first = self.shard.rank == 0
+                with Journal(self.folder, self.update, self.config.updates) if first else nullcontext() as journal:
+                    self._loop(journal)
             except KeyboardInterrupt:
-                self._save(checkpoints)
+                self._save()
                 print(f"\nstopped at update {self.update}; go on with --resume auto", file=sys.stderr)
                 raise
         return self.average.module
 
-    def _loop(self, checkpoints: Path) -> None:
+    def _loop(self, journal: Journal | None) -> None:
         config, skipped, start = self.config, 0, time.perf_counter()
-        batches = self.task.train_batches(self.update)
-        errors: dict[str, Any] = {}
-        bar = tqdm(
-            total=config.updates,
-            initial=self.update,
-            unit="update",
-            dynamic_ncols=True,
-            mininterval=1.0 if sys.stderr.isatty() else 15.0,
-        )
-        with (
-            bar,
-            SummaryWriter(self.folder / "tensorboard", purge_step=self.update + 1) as board,
-            open(self.folder / "log.jsonl", "a", encoding="utf-8") as log,
-        ):
-            while self.update < config.updates:
-                batch = next(batches)
-                with _uninterrupted():
-                    row = self._step(batch)
-                    skipped = skipped + 1 if row["skipped"] else 0
-                    if skipped >= PATIENCE:
-                        raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
-                    row["seconds"] = round(time.perf_counter() - start, 3)
-                    if self.update % config.evaluate_every == 0 or self.update == config.updates:
-                        row["dev"] = errors = self.evaluate()
-                        self.rates.observe(next(iter(next(iter(errors.values())).values())))
-                    for key, value in row.items():
-                        if isinstance(value, float):
-                            board.add_scalar(key, value, self.update)
-                    log.write(json.dumps(row) + "\n")
-                    if self.update % config.checkpoint_every == 0 or self.update == config.updates:
-                        log.flush()
-                        self._save(checkpoints)
-                    shown = {
-                        key: f"{row[key]:.3f}"
-                        for key in ("loss_shallowest", "loss_alone", "loss_largest", "loss_smallest", "divergence")
-                        if key in row
-                    }
-                    bar.set_postfix(
-                        shown | {k: f"{next(iter(v.values())):.1f}" for k, v in errors.items()}, refresh=False
-                    )
-                    bar.update()
+        several = self.shard.world > 1
+        batches = self.task.train_batches(self.update, self.shard) if several else self.task.train_batches(self.update)
+        while self.update < config.updates:
+            batch = next(batches)
+            with _uninterrupted():
+                row = self._step(batch)
+                skipped = skipped + 1 if row["skipped"] else 0
+                if skipped >= PATIENCE:
+                    raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
+                row["seconds"] = round(time.perf_counter() - start, 3)
+                if self.update % config.evaluate_every == 0 or self.update == config.updates:
+                    row["dev"] = errors = self.evaluate()
+                    self.rates.observe(next(iter(next(iter(errors.values())).values())))
+                if journal is not None:
+                    journal.write(row)
+                if self.update % config.checkpoint_every == 0 or self.update == config.updates:
+                    if journal is not None:
+                        journal.flush()
+                    self._save()
 
     def _step(self, batch: Any) -> dict[str, Any]:
         """One update; returns what is logged of it."""
         config, rng = self.config, random.Random(f"{self.seed} {self.update}")
-        torch.manual_seed(rng.getrandbits(63))
+        torch.manual_seed(rng.getrandbits(63) ^ self.shard.rank)
         progress = self.update / config.updates
         archs = self._archs(progress, rng)
         ramp = min(max((progress - config.distillation_start) / 0.1, 0.0), 1.0)
         strength = config.distillation * ramp if config.distils else 0.0
+        count = 1.0
+
+        def loss(model: nn.Module, batch: Any) -> LossOutput:
+            nonlocal count
+            output = self.task.loss(model, batch)
+            count = output.count
+            return output
+
         self.model.train()
         self.rates.step(self.update)
         self.optimizer.zero_grad()
         self.schedule.step_batch(self.update)
         with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            row: dict[str, Any] = accumulate_gradients(
-                self.model, self.task.loss, batch, archs, self.divergence, strength
-            )
+            row: dict[str, Any] = accumulate_gradients(self.model, loss, batch, archs, self.divergence, strength)
+        if self.shard.world > 1:
+            (whole,) = totals([count])
+            sum_gradients(self.model, count / whole)
+            row = dict(zip(row, totals([value * count / whole for value in row.values()]), strict=True))
         taken = step(self.optimizer)
         learning_rate = self.optimizer.param_groups[0]["lr"]
         if taken:
@@ -190,7 +177,9 @@ class Trainer:
             result[name] = self.task.evaluate(self.average.module.eval(), split)
         return result
 
-    def _save(self, checkpoints: Path) -> None:
+    def _save(self) -> None:
+        if self.shard.rank > 0:
+            return
         state = {
             "update": self.update,
             "config": dataclasses.asdict(self.config),  # type: ignore[call-overload]
@@ -200,15 +189,7 @@ class Trainer:
             "schedule": self.schedule.state_dict(),
             "rates": self.rates.state_dict(),
         }
-        save_checkpoint(checkpoints, self.update, state)
-
-    def _cut_log(self) -> None:
-        """Drop what was logged after the last checkpoint: those updates are about to be made again."""
-        path = self.folder / "log.jsonl"
-        if path.exists():
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = [line for line in lines if line.endswith("}\n")]
-            atomic_write(path, "".join(line for line in whole if json.loads(line)["update"] <= self.update))
+        save_checkpoint(self.folder / "checkpoints", self.update, state)
 
 
 @contextmanager

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 from todm.errors import TodmError
 
 if TYPE_CHECKING:
+    from todm.distributed import Shard
     from todm.recipe import Export
+    from todm.run import Run
+    from todm.trainer import Trainer
 
 
 def run(
@@ -92,19 +95,48 @@ def train(
         raise TodmError(f"--resume must be auto or never, not {resume!r}")
     overrides = merged(overrides or {}, {"data": {"folder": data}} if data else {})
     loaded, home = load_recipe(recipe, overrides, _setting(full, quick))
-    made = Run.create(Path(out or f"runs/{loaded.name}"), loaded, home, resume)
+    folder = Path(out or f"runs/{loaded.name}")
+    if int(os.environ.get("RANK", "0")) > 0:  # One of several processes, as torchrun numbers them.
+        return _assist(folder)
+    made = Run.create(folder, loaded, home, resume)
     with made.locked(), made.timed("train"):
-        from todm.checkpoint import list_checkpoints
-        from todm.trainer import Trainer
+        from todm.distributed import barrier, processes
 
         task = made.task()
         made.note(data=task.provenance())
-        trainer = Trainer(task, loaded.training, made.path, loaded.seed, loaded.dropout)
-        if list_checkpoints(made.path / "checkpoints"):
-            for warning in trainer.resume():
-                print(f"todm: {warning}; going on from the one before", file=sys.stderr)
+        shard = processes()
+        barrier()  # The others read what has been written.
+        trainer, warnings = _trainer(made, shard)
+        for warning in warnings:
+            print(f"todm: {warning}; going on from the one before", file=sys.stderr)
+        barrier()  # All have read the checkpoint.
         trainer.fit()
+        barrier()
         return {"run": str(made.path), "dev": trainer.evaluate("dev"), "test": trainer.evaluate("test")}
+
+
+def _trainer(made: "Run", shard: "Shard") -> tuple["Trainer", list[str]]:
+    """A run's trainer where the newest checkpoint stands, with warnings about damaged ones."""
+    from todm.checkpoint import list_checkpoints
+    from todm.trainer import Trainer
+
+    recipe = made.recipe
+    trainer = Trainer(made.task(), recipe.training, made.path, recipe.seed, recipe.dropout, shard)
+    return trainer, trainer.resume() if list_checkpoints(made.path / "checkpoints") else []
+
+
+def _assist(folder: Path) -> dict[str, Any]:
+    """Train as one of the processes that are not the first: nothing is written."""
+    from todm.distributed import barrier, processes
+    from todm.run import Run
+
+    shard = processes()
+    barrier()
+    trainer, _ = _trainer(Run.open(folder), shard)
+    barrier()
+    trainer.fit()
+    barrier()
+    return {"run": str(folder)}
 
 
 def compare(

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader
 
+from todm.distributed import WHOLE, Shard
 from todm.errors import TodmError
 from todm.recipe import STRICT, Fraction
 from todm.speech.features import BINS, LOG_EPSILON, SAMPLE_RATE, TAIL, Samples, fbank, mono_16k
@@ -147,15 +148,18 @@ class _Loader:
     tokens: Tokens
     augment: Augmentation | None
     seed: int
+    shard: Shard
 
     def __getitem__(self, item: tuple[int, CutSet]) -> Batch:
         index, cuts = item
-        rng = np.random.default_rng([self.seed, index])
-        return make_batch([self._features(cut, rng) for cut in cuts], list(cuts), self.tokens)
+        mine = self.shard.of(list(enumerate(cuts)))
+        features = [self._features(cut, [self.seed, index, place]) for place, cut in mine]
+        return make_batch(features, [cut for _, cut in mine], self.tokens)
 
-    def _features(self, cut: Cut, rng: np.random.Generator) -> Tensor:
+    def _features(self, cut: Cut, seed: list[int]) -> Tensor:
         if self.augment is None:
             return fast_fbank(samples_of(cut))
+        rng = np.random.default_rng(seed)
         return mask(fast_fbank(perturb(samples_of(cut), self.augment, rng)), self.augment, rng)
 
 
@@ -174,6 +178,7 @@ def _epochs(cuts: CutSet, seconds_per_batch: float, seed: int) -> Iterator[CutSe
 def train_batches(
     cuts: CutSet, tokens: Tokens, *, seconds_per_batch: float, seed: int, start: int = 0,
     augment: Augmentation | None = None, workers: int = 1, warm_updates: int = 0, warm_seconds: float = 2.0,
+    shard: Shard = WHOLE,
 ) -> Iterator[Batch]:  # fmt: skip
     """Endless shuffled batches. Batch i depends on the arguments and i alone, not on `start` or `workers`.
 
@@ -188,6 +193,7 @@ def train_batches(
         warm_updates: Number of first batches made of short utterances only: a transducer leaves its plateau
             of blanks sooner on them.
         warm_seconds: Longest utterance of those batches.
+        shard: The part of each batch that is made, where several processes train.
 
     Raises:
         TodmError: there is no utterance, or none as short as `warm_seconds`.
@@ -203,7 +209,7 @@ def train_batches(
             raise TodmError(f"warm_seconds {warm_seconds} is below the shortest utterance, {shortest:.2f} s")
         order = chain(islice(_epochs(short, seconds_per_batch, seed), warm_updates), order)
     batches: DataLoader[Batch] = DataLoader(
-        _Loader(tokens, augment, seed),  # type: ignore[arg-type]
+        _Loader(tokens, augment, seed, shard),  # type: ignore[arg-type]
         batch_size=None,
         sampler=islice(enumerate(order), start, None),
         num_workers=workers,

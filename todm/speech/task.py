@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 from torch import nn
 from torch.nn import functional as F
 
+from todm.distributed import WHOLE, Shard
 from todm.program import Methods, Program
 from todm.recipe import STRICT, Count
 from todm.speech.collapse import collapse
@@ -84,13 +85,14 @@ class SpeechTask:
         model.encoder.set_statistics(typical_features(self.corpus.cuts["train"]))
         return model
 
-    def train_batches(self, start: int) -> Iterator[Batch]:
+    def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         """Augmented batches of similar length, each a function of (seed, index)."""
         batching = self.batching
         return train_batches(
             self.corpus.cuts["train"], self.corpus.tokens, seconds_per_batch=batching.seconds, seed=self.seed,
             start=start, augment=batching.augmentation, workers=batching.workers,
             warm_updates=batching.warm_updates, warm_seconds=batching.warm_seconds,
+            shard=shard,
         )  # fmt: skip
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
@@ -116,7 +118,7 @@ class SpeechTask:
             log_probs = model.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
             ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
             loss = loss + self.config.ctc * ctc / symbols
-        return LossOutput(loss, collapsed, occupancy / symbols)
+        return LossOutput(loss, collapsed, occupancy / symbols, float(symbols))
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
