@@ -18,7 +18,7 @@ CONFIG = Training(
 def train(folder: Path) -> None:
     torch.set_default_dtype(torch.float64)
     task = ToyTask(ToyData(uneven=True), ToyModel(dropout=0.0), 0, folder)
-    Trainer(task, CONFIG, folder, 0, processes()).fit()
+    Trainer(task, CONFIG, folder, 0, shard=processes()).fit()
     barrier()
 
 
