@@ -34,7 +34,7 @@ class Backend(Protocol):
     def export(
         self, program: "Program", folder: Path, precision: Precision, calibration: "Sequence[Call]" = ()
     ) -> dict[str, list[Path]]:
-        """Write every file this precision needs below `folder`; returns those of each variant of the program.
+        """Write every file this precision needs below `folder`; returns those of each variant that the runtime serves.
 
         The files of one variant stand in one folder, and variants may share a file. A bundle asks for float first
         and hands the same `folder` for int8, so int8 may share float's files.

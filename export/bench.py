@@ -7,8 +7,9 @@ import numpy as np
 
 from todm.export import delegation
 from todm.export.backend import Precision
+from todm.export.browser import run_in_browser
 from todm.export.bundle import Bundle
-from todm.export.device import Device
+from todm.export.device import Device, find_device
 from todm.export.reach import run_there
 from todm.files import atomic_write
 
@@ -39,14 +40,20 @@ def measure(
     """
     runtime, precision = runtime or device.runtime, precision or device.precision
     size = bundle.size_bytes(runtime, precision)
-    options = ["--cycles", device.cycles, "--paced", paced, "--soak", soak]
-    result = run_there(bundle, device, runtime, precision, list(map(str, options)))
+    if runtime == "web" and device.reach != "browser":  # whatever else is measured: pages run in browsers
+        device = find_device("browser")
+    if device.reach == "browser":
+        result = run_in_browser(bundle, device, runtime, precision, paced, soak)
+    else:
+        options = ["--cycles", device.cycles, "--paced", paced, "--soak", soak]
+        result = run_there(bundle, device, runtime, precision, list(map(str, options)))
     cycles, live = result["cycles_ms"], result["paced_ms"]
     if samples:
         rows = [f"{pace},{ms:.6f}" for pace, times in (("full", cycles), ("live", live)) for ms in times]
         atomic_write(samples, "\n".join(["pace,ms", *rows]) + "\n")
     seconds = bundle.manifest["program"]["seconds"]
-    traced = delegation.summarise(result["operators"])
+    operators = [operator | {"file": ""} for operator in result["operators"]]  # of all files together
+    traced = delegation.summarise(operators)[0] if operators else {}
     row: dict[str, Any] = {
         "runtime": runtime,
         "precision": precision,
@@ -65,6 +72,7 @@ def measure(
         "governor": result["governor"],
         "temperature_c": result["temperature_c"],
         "binary_bytes": result["binary_bytes"],
+        **{key: traced.get(key) for key in ("nodes_accelerated", "time_accelerated", "matrix_accelerated")},
         "device": device.name,
         "versions": ", ".join(f"{name} {number}" for name, number in result["versions"].items()),
     }
@@ -73,10 +81,6 @@ def measure(
         row |= {"paced_chunks": len(live), "deadline_misses": misses, **_percentiles("paced", live)}
     if soak:
         row |= {"soak_cycles": soak, "memory_growth_bytes": result["growth_bytes"]}
-    if traced:  # of all files together
-        operators = [operator | {"file": ""} for operator in result["operators"]]
-        (total,) = delegation.summarise(operators)
-        row |= {key: total[key] for key in ("nodes_accelerated", "time_accelerated", "matrix_accelerated")}
     return row
 
 

@@ -19,7 +19,7 @@ from todm.files import atomic_write, read_json, sha256, write_json
 
 if TYPE_CHECKING:
     from todm.export.calibrate import Call
-    from todm.program import Method, Methods, Program
+    from todm.program import Methods, Program
 
 SCHEMA = 2
 MANIFEST = "bundle.json"
@@ -60,7 +60,8 @@ class Bundle:
         if variant is not None and variant not in self.variants:
             raise TodmError(f"{self.folder} has no variant {variant!r}; it has: {', '.join(self.variants)}")
         runtimes = self.manifest["runtimes"]
-        offered = {name: entry["variants"][variant or self.variants[0]]["files"] for name, entry in runtimes.items()}
+        wanted = variant or self.variants[0]
+        offered = {name: e["variants"][wanted]["files"] for name, e in runtimes.items() if wanted in e["variants"]}
         if precision not in offered.get(runtime, {}):
             listed = ", ".join(f"{name} {'/'.join(files)}" for name, files in offered.items())
             raise TodmError(f"{self.folder} has no {runtime} {precision} files; it has: {listed}")
@@ -75,8 +76,8 @@ class Bundle:
         self.files(runtime, precision)
         rows = []
         traced: set[tuple[Path, str]] = set()
-        for variant in self.variants:
-            folder = self.folder / self.manifest["runtimes"][runtime]["variants"][variant]["folder"]
+        for variant, entry in self.manifest["runtimes"][runtime]["variants"].items():
+            folder = self.folder / entry["folder"]
             program = way(self.manifest["program"], variant)
             program["methods"] = [each for each in program["methods"] if (folder, each["name"]) not in traced]
             traced |= {(folder, each["name"]) for each in program["methods"]}
@@ -158,7 +159,7 @@ def write_bundle(
                 "macs": macs,
                 "metrics": dict(metrics),
                 "data": dict(data),
-                "program": _signature(program),
+                "program": program.signature(),
                 "runtimes": {each.name: _export(each, program, building, precisions, calibration) for each in backends},
                 "parity": [],
                 "measurements": [],
@@ -190,7 +191,7 @@ def _export(
     """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
     written = {precision: backend.export(program, root, precision, calibration) for precision in precisions}
     variants = {}
-    for variant in program.ways():
+    for variant in written[precisions[0]]:
         files = {precision: list(written[precision][variant]) for precision in precisions}
         home = files[precisions[0]][0].parent
         assets = [atomic_write(home / name, content) for name, content in program.assets.items()]
@@ -252,19 +253,3 @@ def _seal(manifest: Mapping[str, Any]) -> str:
     """Checksum of the manifest itself, over all but this entry."""
     rest = {key: value for key, value in manifest.items() if key != "seal"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
-
-
-def _signature(program: "Program") -> dict[str, Any]:
-    """What a client needs to call the methods: names, shapes, types and which outputs feed which inputs."""
-
-    def described(method: "Method") -> dict[str, Any]:
-        inputs = [
-            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
-            for name, value in method.inputs.items()
-        ]
-        same = {key: getattr(method, key) for key in ("name", "file", "states", "quantize", "calls")}
-        return {**same, "inputs": inputs, "outputs": list(method.outputs)}
-
-    variants = {variant: [method.name for method in methods] for variant, methods in program.ways().items()}
-    methods = [described(method) for method in program.methods]
-    return {"seconds": program.seconds, "variants": variants, "methods": methods}

@@ -23,8 +23,8 @@ class Device:
     threads: int = Field(default=1, ge=1)
     cycles: int = Field(default=200, ge=1)
     """Timed cycles: main calls, each with its share of the others."""
-    reach: Literal["local", "ssh"] = "local"
-    """How to get there: `local` is this machine, `ssh` is `host`."""
+    reach: Literal["local", "ssh", "browser"] = "local"
+    """How to get there: `local` is this machine, `ssh` is `host`, `browser` a headless Chromium on this machine."""
     python: str = ""
     """Command of the Python that has the runtime there, by default this one or `python3`; words before it run it, e.g.
     `taskset 1 python3` or `qemu-aarch64 -L /usr/aarch64-linux-gnu /opt/arm/bin/python3`."""

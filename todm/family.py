@@ -22,6 +22,7 @@ from todm.checkpoint import fingerprint, newest_checkpoint
 from todm.dropout import install
 from todm.errors import TodmError
 from todm.export.bench import measure
+from todm.export.browser import NoBrowser
 from todm.export.bundle import Bundle, load_bundle, write_bundle
 from todm.export.calibrate import record
 from todm.export.device import Device, find_device
@@ -225,13 +226,19 @@ class Family:
             rows = []
             for runtime in runtimes:
                 for precision in self.recipe.export.precisions:
-                    row = measure(bundle, self.device, runtime, precision, folder / f"cycles-{runtime}-{precision}.csv")
+                    samples = folder / f"cycles-{runtime}-{precision}.csv"
+                    try:
+                        row = measure(bundle, self.device, runtime, precision, samples)
+                    except NoBrowser as missing:
+                        print(f"todm: {runtime} {precision} is exported, not measured: {missing}", file=sys.stderr)
+                        continue
                     metric = next(iter(bundle.manifest["metrics"]))
                     rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
             bundle.record(measurements=[{k: v for k, v in row.items() if k != "subnet"} for row in rows])
             measured += rows
             _put(self.run.path / "parity.csv", [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]])
-            _put(self.run.path / "bench.csv", rows)
+            if rows:
+                _put(self.run.path / "bench.csv", rows)
         return measured
 
     def prove(self, folder: Path, runtimes: Sequence[str]) -> None:

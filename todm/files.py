@@ -56,3 +56,8 @@ def sha256(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept that several runs share: `$TODM_CACHE`, else `~/.cache/todm`."""
+    return Path(os.environ.get("TODM_CACHE", Path.home() / ".cache" / "todm"))

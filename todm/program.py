@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +38,15 @@ class Method:
     calls: float = 1.0
     """Calls per call of the main method in ordinary use; 0 for one that belongs to another way of using it."""
 
+    def signature(self) -> dict[str, Any]:
+        """All of it but the module, fit for JSON."""
+        inputs = [
+            {"name": name, "shape": list(value.shape), "dtype": str(value.dtype).removeprefix("torch.")}
+            for name, value in self.inputs.items()
+        ]
+        same = {key: getattr(self, key) for key in ("name", "file", "states", "quantize", "calls")}
+        return {**same, "inputs": inputs, "outputs": list(self.outputs)}
+
 
 @dataclass(frozen=True)
 class Program:
@@ -66,6 +76,14 @@ class Program:
         """Shapes of the states of the main method, in the order of its inputs."""
         main = self.methods[0]
         return [tuple(main.inputs[name].shape) for name in main.states.values()]
+
+    def signature(self) -> dict[str, Any]:
+        """What a client needs to call the methods: names, shapes, types and which outputs feed which inputs."""
+        return {
+            "seconds": self.seconds,
+            "variants": {variant: [method.name for method in methods] for variant, methods in self.ways().items()},
+            "methods": [method.signature() for method in self.methods],
+        }
 
 
 def eager(program: Program) -> Methods:

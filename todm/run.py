@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from todm.errors import TodmError
-from todm.files import atomic_write, read_json, write_json
+from todm.files import atomic_write, cache_folder, read_json, write_json
 from todm.recipe import Recipe, as_yaml, build, read_yaml, task_class
 
 PACKAGES = (
@@ -95,8 +95,7 @@ class Run:
             kind, where = task_class(self.recipe, self.home), f"recipe {self.recipe.name!r}"
             data = build(kind.Data, self.recipe.data, f"{where}: data")
             model = build(kind.Model, self.recipe.model, f"{where}: model")
-            cache = Path(os.environ.get("TODM_CACHE", Path.home() / ".cache" / "todm"))
-            self._task = kind(data, model, self.recipe.seed, cache)
+            self._task = kind(data, model, self.recipe.seed, cache_folder())
         return self._task
 
     @contextmanager

@@ -1,9 +1,14 @@
-"""One program, its real calls and its bundle, exported once for all tests."""
+"""Made once for all tests: a program, its real calls, its bundle, and a browser."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from toy import streaming_program, transcribe
 
 from todm.export import Bundle, Call, record, write_bundle
+from todm.export.browser import NoBrowser, chromium
 from todm.program import Program, eager
 
 
@@ -32,3 +37,20 @@ def pristine(program: Program, calls: list[Call], tmp_path_factory: pytest.TempP
         task="automatic-speech-recognition",
         calibration=calls,
     )
+
+
+@pytest.fixture(scope="session")
+def microphone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A WAV file that the browser takes for its microphone; to be written by a test."""
+    return tmp_path_factory.mktemp("microphone") / "sound.wav"
+
+
+@pytest.fixture(scope="session")
+def browser(microphone: Path) -> Iterator[Any]:
+    hears = f"use-file-for-fake-audio-capture={microphone}"
+    switches = ("window-size=1280,1000", "use-fake-device-for-media-stream", "use-fake-ui-for-media-stream", hears)
+    try:
+        with chromium(*switches) as window:
+            yield window
+    except NoBrowser as missing:
+        pytest.skip(str(missing))

@@ -96,5 +96,5 @@ def test_a_wrong_profile_is_one_line(tmp_path: Path, text: str, message: str) ->
 
 
 def test_unknown_device_lists_the_known() -> None:
-    with pytest.raises(TodmError, match=r"unknown device 'pi9'; known: local, or a .yaml file"):
+    with pytest.raises(TodmError, match=r"unknown device 'pi9'; known: browser, local, or a .yaml file"):
         find_device("pi9")

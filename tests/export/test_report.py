@@ -6,7 +6,6 @@ import math
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -150,26 +149,6 @@ class Tags(HTMLParser):
             for t, a in self.tags
             if t in ("td", "th") and a.get("data-key") == key and "data-value" in a
         ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    service = pytest.importorskip("selenium.webdriver.chrome.service")
-    chromium, driver = shutil.which("chromium") or shutil.which("google-chrome"), shutil.which("chromedriver")
-    if not (chromium and driver):
-        pytest.skip("no chromium and chromedriver on this machine: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    switches = "headless=new no-sandbox disable-gpu disable-background-networking disable-component-update "
-    switches += "disable-sync no-first-run disable-dev-shm-usage window-size=1280,1000"
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for switch in [*switches.split(), f"user-data-dir={profile}"]:
-            options.add_argument(f"--{switch}")
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-        window = webdriver.Chrome(options=options, service=service.Service(driver))
-        yield window
-        window.quit()
 
 
 @pytest.fixture
