@@ -218,13 +218,14 @@ def test_wrong_recordings_are_one_line_on_the_page(page: Any, tmp_path: Path, co
 
 def test_the_browser_is_measured_like_any_device(bundle: Bundle, browser: Any, tmp_path: Path) -> None:
     quick = Device(**{**vars(find_device("browser")), "cycles": 30})
-    row = measure(bundle, quick, samples=tmp_path / "cycles.csv")
+    row = measure(bundle, quick, paced=3, soak=10, samples=tmp_path / "cycles.csv")
     assert (row["device"], row["runtime"], row["precision"], row["threads"]) == ("browser", "web", "float", 1)
     assert 0 < row["latency_p50_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"]
     assert row["size_bytes"] == bundle.size_bytes("web")
     assert 0 < row["peak_memory_bytes"] < row["peak_rss_bytes"] < 2e9
     assert f"onnxruntime-web {onnxruntime_web.VERSION}" in row["versions"]
-    assert len((tmp_path / "cycles.csv").read_text().split()) == 31
+    assert len((tmp_path / "cycles.csv").read_text().split()) == 34
+    assert row["paced_chunks"] == 3 and row["paced_p50_ms"] > 0 and row["memory_growth_bytes"] < 50e6
     json.dumps(row, allow_nan=False)
 
 
