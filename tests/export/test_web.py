@@ -21,8 +21,8 @@ from todm.export import Bundle, Device, find_backend, find_device, load_bundle, 
 from todm.program import Method, Program
 from todm.speech.encoder import EncoderConfig
 from todm.speech.features import SAMPLE_RATE, fbank, load_audio, mono_16k
-from todm.speech.recogniser import recogniser_of
 from todm.speech.program import transducer_program
+from todm.speech.recogniser import recogniser_of
 from todm.speech.tokens import Tokens
 from todm.speech.transducer import Transducer
 
