@@ -7,6 +7,7 @@
 
 export const SAMPLE_RATE = 16000;
 export const BINS = 80;
+export const FLOOR = 2 ** -23; // float32's epsilon, below which Kaldi takes no logarithm
 
 const LENGTH = 400; // samples of a window
 const SHIFT = 160; // samples between windows
@@ -15,7 +16,6 @@ const FFT = 512;
 const LOW = 20; // Hz
 const HIGH = 7600; // Hz
 const PREEMPHASIS = 0.97;
-const FLOOR = 2 ** -23; // float32's epsilon, below which Kaldi takes no logarithm
 
 const WINDOW = Float64Array.from({ length: LENGTH }, (_, i) =>
   Math.pow(0.5 - 0.5 * Math.cos((2 * Math.PI * i) / (LENGTH - 1)), 0.85),

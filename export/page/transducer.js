@@ -1,6 +1,6 @@
 /** Greedy decoding of a streaming transducer: the JavaScript twin of `StreamRecogniser` in todm/speech/decode.py. */
 
-import { SAMPLE_RATE, StreamingFbank } from "./fbank.js";
+import { BINS, FLOOR, SAMPLE_RATE, StreamingFbank } from "./fbank.js";
 import { zeros } from "./runtime.js";
 
 const BLANK = 0;
@@ -26,7 +26,7 @@ export class Recogniser {
   #symbols;
   #predicted; // the predictor's vector after the last symbols
 
-  /** `chunks` gathers the milliseconds that each chunk took: features, encoder and search. */
+  /** `chunks` gathers the milliseconds that each whole chunk took: features, encoder and search. */
   constructor(model, methods, tokens) {
     this.#methods = methods;
     this.#tokens = tokens;
@@ -49,11 +49,16 @@ export class Recogniser {
     await this.#decode();
   }
 
-  /** End the utterance with half a second of silence. */
+  /** End the utterance with half a second of silence, and more for what is left of a chunk. */
   async finish() {
     this.#bank.accept(TAIL);
     this.#bank.finish();
     await this.#decode();
+    const left = this.#bank.ready;
+    if (left === 0) return;
+    const chunk = new Float32Array(this.#frames * BINS).fill(Math.log(FLOOR));
+    chunk.set(this.#bank.pop(left));
+    await this.#hear(chunk);
   }
 
   /** The words recognised so far. */
@@ -65,12 +70,16 @@ export class Recogniser {
   async #decode() {
     while (this.#bank.ready >= this.#frames) {
       const begin = performance.now();
-      const [encoded, ...states] = await this.#methods.encode_chunk(this.#bank.pop(this.#frames), ...this.#states);
-      this.#states = states;
-      const size = this.#predicted.length;
-      for (let at = 0; at < encoded.length; at += size) await this.#advance(encoded.slice(at, at + size));
+      await this.#hear(this.#bank.pop(this.#frames));
       this.chunks.push(performance.now() - begin);
     }
+  }
+
+  async #hear(chunk) {
+    const [encoded, ...states] = await this.#methods.encode_chunk(chunk, ...this.#states);
+    this.#states = states;
+    const size = this.#predicted.length;
+    for (let at = 0; at < encoded.length; at += size) await this.#advance(encoded.slice(at, at + size));
   }
 
   /** Take the next encoder vector: at most one symbol comes of it. */
