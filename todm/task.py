@@ -49,6 +49,7 @@ class Task(Protocol):
     Model: type
     pipeline: str
     """Kind of task as Hugging Face names it, e.g. `image-classification`."""
+    # `unit`, the unit of the first metric, may be given too; without it the metric is in percent.
 
     def provenance(self) -> dict[str, str]:
         """Where the data came from: `source` in a sentence, `licence`, and what else should be on record."""

@@ -103,7 +103,7 @@ def train(
         from todm.distributed import barrier, processes
 
         task = made.task()
-        made.note(data=task.provenance())
+        made.note(data=task.provenance(), metric_unit=getattr(task, "unit", "%"))
         shard = processes()
         barrier()  # The others read what has been written.
         trainer, warnings = _trainer(made, shard)
