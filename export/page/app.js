@@ -13,7 +13,7 @@ const find = (selector) => document.querySelector(selector);
 const engine = new Engine();
 const wave = new Wave(find("#wave"));
 let model;
-let microphone; // while it is open
+let listening = false; // to the microphone
 let chunks = []; // milliseconds of every chunk of this utterance
 
 function say(text, failed = false) {
@@ -114,33 +114,32 @@ async function open(file) {
 
 /** Listen until the button is pressed again. */
 async function listen() {
-  const pieces = []; // the microphone may hear something before its rate is known to the worker
-  let rate;
-  microphone = await openMicrophone((samples) => pieces.push(samples));
-  ({ rate } = microphone);
-  await begin(rate);
-  document.body.classList.add("listening");
-  say("Listening. Press again to stop.");
-  find("audio").hidden = true;
-  find("#microphone span").textContent = "Stop";
-  find("#microphone").disabled = false;
-  while (microphone || pieces.length > 0) {
-    if (pieces.length > 0) await accept(pieces.shift(), rate);
-    else await new Promise((resolve) => setTimeout(resolve, 10));
+  const pieces = [];
+  const microphone = await openMicrophone((samples) => listening && pieces.push(samples));
+  listening = true;
+  try {
+    await begin(microphone.rate);
+    document.body.classList.add("listening");
+    say("Listening. Press again to stop.");
+    find("audio").hidden = true;
+    find("#microphone span").textContent = "Stop";
+    find("#microphone").disabled = false;
+    while (listening || pieces.length > 0) {
+      if (pieces.length > 0) await accept(pieces.shift(), microphone.rate);
+      else await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+  } finally {
+    listening = false;
+    find("#microphone span").textContent = "Microphone";
+    await microphone.close();
   }
   hear(await engine.ask("finish"));
   say("Ready.");
 }
 
-async function toggle() {
-  if (microphone) {
-    const { close } = microphone;
-    microphone = undefined;
-    await close();
-    find("#microphone span").textContent = "Microphone";
-  } else {
-    await quietly(listen)();
-  }
+function toggle() {
+  if (listening) listening = false;
+  else quietly(listen)();
 }
 
 // -- the model ------------------------------------------------------------------------------------------------

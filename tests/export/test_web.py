@@ -278,3 +278,9 @@ def test_the_folder_is_whole_and_sealed(bundle: Bundle) -> None:
     assert {f"web/{path.name}" for path in web.iterdir()} <= set(bundle.manifest["files"])
     assert sum(path.stat().st_size for path in web.iterdir()) < 5e6
     assert {path.name for path in bundle.files("web", "int8")} == {"encoder.int8.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"}  # fmt: skip
+
+
+def test_opened_as_a_file_the_page_says_what_to_type(bundle: Bundle, browser: Any) -> None:
+    browser.get((bundle.folder / "web/index.html").as_uri())
+    status = browser.find_element("css selector", "#status")
+    assert status.is_displayed() and "python3 -m http.server" in status.text
