@@ -1,12 +1,13 @@
 # make demo    set up, run the whole path on spoken digits, print the table, say where the report is
 # make test    set up, run the tests          make check   lint, format, types
 # make quick   the whole path, smallest setting, as CI runs it
+# make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check quick browser clean
+.PHONY: demo test check quick torture browser clean
 
 demo: .venv/installed-all
 	$(BIN)/todm run digits --out runs/digits
@@ -25,6 +26,9 @@ check: .venv/installed-dev
 	rm -rf build/types && mkdir -p build/types/todm
 	ln -s $(CURDIR)/todm/* $(CURDIR)/export $(CURDIR)/recipes build/types/todm/
 	cd build/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml -p todm
+
+torture: .venv/installed-dev
+	$(BIN)/python tests/torture.py --kills 100
 
 # The browser that the report is tested in.
 browser:

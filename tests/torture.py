@@ -1,0 +1,79 @@
+"""Kill a whole run at random moments, again and again, and see whether it ends as an undisturbed one does.
+
+    python tests/torture.py --kills 100
+
+Training, search and export of the toy task, SIGKILL after a random time, the same command again. In the end the
+weights must be those of an undisturbed run bit for bit, and every bundle whole.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from todm.checkpoint import newest_checkpoint
+from todm.export.bundle import load_bundle
+
+RECIPE = f"""
+name: toy
+task: {Path(__file__).parent / "toy_task.py"}:ToyTask
+training: {{updates: 600, growth: 0.2, distillation_start: 0.4, evaluate_every: 200, checkpoint_every: 10}}
+search: {{trials: 10, measured: 4, family: 2}}
+export: {{runtimes: [onnx]}}
+"""
+LONGEST = 15.0
+"""Seconds until a kill at most: about what the whole run takes."""
+
+
+def command(recipe: Path, out: Path) -> list[str]:
+    return [sys.executable, "-m", "todm", "run", str(recipe), "--out", str(out)]
+
+
+def torture(folder: Path, kills: int, seed: int) -> list[str]:
+    """Kill a run that many times, then let it end; returns what was wrong with each start."""
+    recipe, rng, wrong = folder / "recipe.yaml", random.Random(seed), []
+    recipe.write_text(RECIPE)
+    undisturbed = subprocess.Popen(command(recipe, folder / "whole"), stderr=subprocess.PIPE, text=True)
+    killed = out = folder / "killed-0"
+    for kill in range(kills):
+        process = subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True)
+        try:
+            _, err = process.communicate(timeout=rng.uniform(0.5, LONGEST))
+            if process.returncode:
+                wrong.append(f"start {kill} ended by itself with {process.returncode}: {err[-500:]}")
+            else:  # It ended before its time: begin another.
+                wrong += differences(folder / "whole", out) if undisturbed.wait() == 0 else []
+                killed = out = folder / f"killed-{kill + 1}"
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+    for process in (subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True), undisturbed):
+        _, err = process.communicate()
+        if process.returncode:
+            return [*wrong, f"the last start ended with {process.returncode}: {err[-500:]}"]
+    return wrong + differences(folder / "whole", killed)
+
+
+def differences(whole: Path, killed: Path) -> list[str]:
+    """What of a killed and resumed run is not as in an undisturbed one."""
+    ours, theirs = (newest_checkpoint(folder / "checkpoints")[0] for folder in (whole, killed))
+    wrong = [f"weights differ: {key}" for key, value in ours["model"].items() if not value.equal(theirs["model"][key])]
+    wrong += [] if ours["update"] == theirs["update"] == 600 else ["not all updates were made"]
+    bundles = list(killed.glob("subnets/*/bundle"))
+    for bundle in bundles:
+        load_bundle(bundle)
+    return wrong + ([] if len(bundles) >= 2 and (killed / "report.html").exists() else ["the family is not whole"])
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        found = torture(Path(place), arguments.kills, arguments.seed)
+    print("\n".join(found) or f"{arguments.kills} kills: all resumed, weights bit-identical, every bundle whole")
+    sys.exit(bool(found))
