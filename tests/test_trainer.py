@@ -38,7 +38,7 @@ def trainer(folder: Path, config: Training = CONFIG, seed: int = 0, **data) -> T
 
 def log_of(folder: Path) -> list[dict]:
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    return [{key: value for key, value in row.items() if key not in ("seconds", "waiting")} for row in rows]
 
 
 def equal(a: dict, b: dict) -> bool:

@@ -55,7 +55,10 @@ class Journal:
         self.log.write(json.dumps(row) + "\n")
         if "dev" in row:
             self.dev = {net: f"{next(iter(metrics.values())):.1f}" for net, metrics in row["dev"].items()}
-        self.bar.set_postfix({key: f"{row[key]:.3f}" for key in SHOWN if key in row} | self.dev, refresh=False)
+        waiting = {"waiting": f"{row['waiting']:.0%}"}
+        self.bar.set_postfix(
+            {key: f"{row[key]:.3f}" for key in SHOWN if key in row} | self.dev | waiting, refresh=False
+        )
         self.bar.update()
 
     def flush(self) -> None:

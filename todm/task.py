@@ -63,6 +63,7 @@ class Task(Protocol):
         """Batches of the updates `start`, `start + 1`, ..., each a function of seed and index alone.
 
         One of several processes takes its `shard` of each; a task that is trained by one need not declare it.
+        Numbers in a batch's dictionary `log`, if it has one, go into the run's log.
         """
         ...
 

@@ -96,17 +96,20 @@ class Trainer:
         return self.average.module
 
     def _loop(self, journal: Journal | None) -> None:
-        config, skipped, start = self.config, 0, time.perf_counter()
+        config, skipped, waiting, start = self.config, 0, 0.0, time.perf_counter()
         several = self.shard.world > 1
         batches = self.task.train_batches(self.update, self.shard) if several else self.task.train_batches(self.update)
         while self.update < config.updates:
+            asked = time.perf_counter()
             batch = next(batches)
+            waiting += time.perf_counter() - asked
             with _uninterrupted():
-                row = self._step(batch)
+                row = self._step(batch) | getattr(batch, "log", {})
                 skipped = skipped + 1 if row["skipped"] else 0
                 if skipped >= PATIENCE:
                     raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
                 row["seconds"] = round(time.perf_counter() - start, 3)
+                row["waiting"] = round(waiting / max(row["seconds"], 1e-9), 4)
                 if self.update % config.evaluate_every == 0 or self.update == config.updates:
                     row["dev"] = errors = self.evaluate()
                     self.rates.observe(next(iter(next(iter(errors.values())).values())))

@@ -7,7 +7,9 @@ import torch
 
 from todm import SearchSpace, activate
 from todm.optim import ScaledAdam
-from todm.speech.corpus import Augmentation, Corpus, corpus_from_folder, evaluation_batches
+from todm.speech.augment import Augmentation
+from todm.speech.batches import evaluation_batches
+from todm.speech.corpus import Corpus, corpus_from_folder
 from todm.speech.encoder import EncoderConfig
 from todm.speech.features import SAMPLE_RATE
 from todm.speech.task import Batching, SpeechTask, TransducerConfig

@@ -7,19 +7,10 @@ import soundfile
 import torch
 
 from todm.errors import TodmError
-from todm.speech import corpus as corpus_module
-from todm.speech.corpus import (
-    Augmentation,
-    Corpus,
-    corpus_from_folder,
-    evaluation_batches,
-    fast_fbank,
-    mask,
-    perturb,
-    samples_of,
-    text_of,
-    train_batches,
-)  # fmt: skip
+from todm.speech import batches as batches_module
+from todm.speech.augment import Augmentation, mask, perturb, reverberate
+from todm.speech.batches import evaluation_batches, fast_fbank, train_batches
+from todm.speech.corpus import Corpus, corpus_from_folder, open_cuts, samples_of, text_of
 from todm.speech.features import SAMPLE_RATE, TAIL, fbank, load_audio
 from todm.speech.tokens import Tokens
 
@@ -84,7 +75,7 @@ def test_an_utterance_never_sounds_the_same_twice(cuts, tokens):
 
 def test_what_comes_before_start_is_not_read(cuts, tokens, monkeypatch):
     read = []
-    monkeypatch.setattr(corpus_module, "samples_of", lambda cut: read.append(cut.id) or samples_of(cut))
+    monkeypatch.setattr(batches_module, "samples_of", lambda cut: read.append(cut.id) or samples_of(cut))
     batch = next(train_batches(cuts, tokens, seconds_per_batch=8.0, seed=0, start=30, workers=0))
     assert len(read) == len(batch.texts)
 
@@ -231,3 +222,54 @@ def test_a_wrong_table_is_named_with_its_line(tmp_path, table, says):
     with pytest.raises(TodmError, match=says) as caught:
         corpus_from_folder(tmp_path, tmp_path / "t.tsv")
     assert "\n" not in str(caught.value)
+
+
+def test_cuts_read_from_disk_as_they_go_give_every_utterance_once_an_epoch(cuts, tokens, tmp_path):
+    cuts.to_file(tmp_path / "cuts.jsonl.gz")
+    (tmp_path / "shar").mkdir()
+    cuts.to_shar(tmp_path / "shar", fields={"recording": "flac"}, shard_size=15)
+    for path in (tmp_path / "cuts.jsonl.gz", tmp_path / "shar"):
+        lazy = open_cuts(path)
+        assert lazy.is_lazy
+        options = {"seconds_per_batch": 8.0, "seed": 0, "warm_updates": 2, "warm_seconds": 1.0}
+        some = list(islice(train_batches(lazy, tokens, **options, workers=0), 15))
+        again = list(islice(train_batches(open_cuts(path), tokens, **options, start=4, workers=1), 11))
+        assert all(equal(a, b) for a, b in zip(some[4:], again, strict=True))
+        plain = train_batches(open_cuts(path), tokens, seconds_per_batch=8.0, seed=0, workers=0)
+        for _ in range(2):
+            epoch: list[str] = []
+            while len(epoch) < len(cuts):
+                epoch += next(plain).texts
+            assert sorted(epoch) == sorted(text_of(cut) for cut in cuts)
+    with pytest.raises(TodmError, match="neither a lhotse manifest"):
+        open_cuts(tmp_path)
+
+
+def test_what_cannot_be_read_is_left_out_and_named_until_it_is_too_much(tmp_path, tokens, capsys):
+    rng, lines = np.random.default_rng(0), []
+    for i in range(20):
+        soundfile.write(tmp_path / f"{i:02d}.wav", tone(0.5, rng), SAMPLE_RATE)
+        lines.append(f"{i:02d}.wav\ta\n")
+    (tmp_path / "table.tsv").write_text("".join(lines))
+    cuts = corpus_from_folder(tmp_path, tmp_path / "table.tsv")
+    (tmp_path / "07.wav").write_bytes(b"no longer audio")
+    options = {"seconds_per_batch": 30.0, "seed": 0, "workers": 0}
+    batch = next(train_batches(cuts, tokens, **options, unreadable=0.1))
+    assert (len(batch.texts), batch.log) == (19, {"unreadable": 1})
+    assert "left out, as it cannot be read: 07.wav" in capsys.readouterr().err
+    for i in (3, 4):
+        (tmp_path / f"{i:02d}.wav").write_bytes(b"nor this")
+    with pytest.raises(TodmError, match="cannot be read, the last .*mend them or raise data.batching.unreadable"):
+        next(train_batches(cuts, tokens, **options, unreadable=0.1))
+
+
+def test_a_room_prolongs_a_sound_by_its_decay_and_keeps_its_loudness():
+    click = np.zeros(SAMPLE_RATE, np.float32)
+    click[100] = 1.0
+    rng = np.random.default_rng(0)
+    heard = np.mean([reverberate(click, 0.4, rng) ** 2 for _ in range(100)], axis=0)
+    assert np.linalg.norm(reverberate(click, 0.4, rng)) == pytest.approx(1.0, rel=1e-4)
+    early, late = (heard[100 + int(t * SAMPLE_RATE) :][:800].mean() for t in (0.05, 0.25))
+    assert 10 * np.log10(early / late) == pytest.approx(60 * 0.2 / 0.4, abs=2)
+    assert heard[:100].max() < 1e-9
+    assert heard[100 + int(0.41 * SAMPLE_RATE) :].max() < 1e-9

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from todm import SearchSpace, activate
-from todm.speech.corpus import evaluation_batches
+from todm.speech.batches import evaluation_batches
 from todm.speech.encoder import subsampled
 from todm.speech.lattice import rnnt_loss
 

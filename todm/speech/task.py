@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 from todm.distributed import WHOLE, Shard
 from todm.program import Methods, Program
-from todm.recipe import STRICT, Count
+from todm.recipe import STRICT, Count, Fraction
+from todm.speech.augment import Augmentation
+from todm.speech.batches import Batch, evaluation_batches, train_batches, typical_features
 from todm.speech.collapse import collapse
-from todm.speech.corpus import Augmentation, Batch, Corpus, evaluation_batches, train_batches, typical_features
+from todm.speech.corpus import Corpus
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.encoder import EncoderConfig, subsampled
 from todm.speech.joint_loss import joint_collapse
@@ -57,6 +59,8 @@ class Batching:
     """Longest utterance of those."""
     workers: NonNegativeInt = 1
     """Processes that prepare batches ahead."""
+    unreadable: Fraction = 0.01
+    """Share of training utterances that may be left out because they cannot be read."""
     augmentation: Augmentation = Field(default_factory=Augmentation)
     """How utterances are varied."""
 
@@ -92,7 +96,7 @@ class SpeechTask:
             self.corpus.cuts["train"], self.corpus.tokens, seconds_per_batch=batching.seconds, seed=self.seed,
             start=start, augment=batching.augmentation, workers=batching.workers,
             warm_updates=batching.warm_updates, warm_seconds=batching.warm_seconds,
-            shard=shard,
+            unreadable=batching.unreadable, shard=shard,
         )  # fmt: skip
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
