@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import io
+import math
 import os
 import sys
 import urllib.request
@@ -14,10 +15,10 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 
 from todm.errors import TodmError
 from todm.files import atomic_write
@@ -64,6 +65,8 @@ class MnistData:
     """Pictures that results are reported on."""
     batch: Count = 256
     """Pictures in a training batch."""
+    shift: NonNegativeInt = 0
+    """Training pictures are moved by up to so many pixels each way, anew each time; 0 leaves them as they are."""
 
     def __post_init__(self) -> None:
         if self.train + self.dev > 60_000:
@@ -175,7 +178,11 @@ class MnistTask(PlainTask):
                 order = torch.randperm(len(self.train), generator=generator)
             place = index % per_epoch * self.data.batch
             rows = order[place : place + self.data.batch]
-            yield scaled(self.train[rows]), self.train_labels[rows]
+            pictures = self.train[rows]
+            if self.data.shift:
+                generator = torch.Generator().manual_seed(1_000_003 * self.seed + 500_000 + index)
+                pictures = moved(pictures, self.data.shift, generator)
+            yield scaled(pictures), self.train_labels[rows]
             index += 1
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> LossOutput:
@@ -196,6 +203,14 @@ class MnistTask(PlainTask):
     def decisions(self, outputs: Tensor) -> list[str]:
         """The class of each picture."""
         return [str(label) for label in outputs.argmax(-1).tolist()]
+
+
+def moved(pictures: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Each picture (batch, side * side) moved by -most..most pixels along both axes; zeros come in from outside."""
+    count, side = len(pictures), math.isqrt(pictures.shape[1])
+    places = pad(pictures.view(count, side, side), (most, most, most, most)).unfold(1, side, 1).unfold(2, side, 1)
+    down, right = torch.randint(2 * most + 1, (2, count), generator=generator)
+    return places[torch.arange(count), down, right].reshape(count, -1)
 
 
 def scaled(pictures: Tensor) -> Tensor:

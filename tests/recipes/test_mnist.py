@@ -9,7 +9,7 @@ from torch import nn
 
 from todm.errors import TodmError
 from todm.recipes import mnist
-from todm.recipes.mnist import MnistData, MnistTask, load_mnist
+from todm.recipes.mnist import MnistData, MnistTask, load_mnist, moved
 
 SMALL = {"train": 500, "dev": 100, "test": 150, "batch": 64}
 
@@ -55,6 +55,21 @@ def test_a_batch_is_a_function_of_seed_and_index(small_mnist):
     assert not torch.equal(batches[0][0], batches[7][0])
     assert not torch.equal(batches[0][0], next(task(small_mnist, seed=1).train_batches(0))[0])
     assert batches[0][0].max() <= 1
+
+
+def test_pictures_move_within_their_frame(small_mnist):
+    pictures = torch.arange(1, 17, dtype=torch.uint8).repeat(200, 1)
+    found = moved(pictures, 1, torch.Generator().manual_seed(0)).view(-1, 4, 4)
+    assert len(found.unique(dim=0)) == 9
+    grid = torch.arange(1, 17, dtype=torch.uint8).view(4, 4)
+    expected = torch.zeros(4, 4, dtype=torch.uint8)
+    expected[1:, :3] = grid[:3, 1:]  # one down, one to the left
+    assert (found == expected).all((1, 2)).any()
+    made = task(small_mnist, shift=2)
+    stream = made.train_batches(0)
+    first, second = (next(stream)[0] for _ in range(2))
+    assert torch.equal(next(made.train_batches(1))[0], second)
+    assert not torch.equal(first, next(task(small_mnist).train_batches(0))[0])
 
 
 def test_error_and_loss_are_those_of_the_outputs(small_mnist):

@@ -10,27 +10,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from todm.dropout.site import along_channels
+from todm.dropout.site import channel_axis
 from todm.errors import TodmError
 from todm.space import Width, active, full
 
 
 def masked(x: Tensor, keep: Tensor, uniform: Tensor) -> Tensor:
-    """`x` where `uniform` is below `keep`, else 0; the gradient in `keep` is that of x * keep.
-
-    Args:
-        x: (...)
-        keep: Probabilities that broadcast to the shape of `x`.
-        uniform: Numbers in [0, 1), of the shape of `x`.
-    """
+    """`x` where `uniform` is below `keep`, else 0; the gradient in `keep` is that of x * keep. All of one shape."""
     mask = (uniform < keep).to(x.dtype)
     return x * (mask + keep - keep.detach())
 
 
 def standout(x: Tensor, keep: Tensor, training: bool) -> Tensor:
     """One sampled mask in training, its expectation otherwise."""
-    # In single precision always: bfloat16 has 256 uniform numbers.
-    return masked(x, keep, torch.rand(x.shape, device=x.device)) if training else x * keep
+    return masked(x, keep, torch.rand_like(keep)) if training else x * keep
+
+
+class Expectation(nn.Module):
+    """What is left of a standout layer in a deployed net: x times its keep probability.
+
+    Args:
+        method: The layer.
+    """
+
+    def __init__(self, method: "TiedStandout | LearntStandout | BiasStandout") -> None:
+        super().__init__()
+        self.method = method
+
+    def forward(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
+        return x * self.method.keep(x, preactivation, source)
 
 
 class TiedStandout(nn.Module):
@@ -63,19 +71,7 @@ class TiedStandout(nn.Module):
 
     def deployed(self) -> nn.Module:
         """Its expectation."""
-        return TiedExpectation(self.alpha, self.beta)
-
-
-class TiedExpectation(nn.Module):
-    """What is left of tied standout in a deployed net: x sigmoid(alpha z + beta)."""
-
-    def __init__(self, alpha: float, beta: float) -> None:
-        super().__init__()
-        self.alpha, self.beta = alpha, beta
-
-    def forward(self, x: Tensor, preactivation: Tensor | None = None) -> Tensor:
-        z = preactivation if preactivation is not None else x
-        return x * torch.sigmoid(self.alpha * z + self.beta)
+        return Expectation(TiedStandout(self.alpha, self.beta, self.detach))
 
 
 class LearntStandout(nn.Module):
@@ -116,19 +112,9 @@ class LearntStandout(nn.Module):
     def deployed(self) -> nn.Module:
         """Its expectation, at the active widths."""
         rows, columns = active(self.width), active(self.source_width)
-        return LearntExpectation(self.weight.detach()[:rows, :columns].clone(), self.bias.detach()[:rows].clone())
-
-
-class LearntExpectation(nn.Module):
-    """What is left of learnt standout in a deployed net: x sigmoid(P s + b)."""
-
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        super().__init__()
-        self.network = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
-        self.network.weight, self.network.bias = nn.Parameter(weight), nn.Parameter(bias)
-
-    def forward(self, x: Tensor, source: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.network(source))
+        part = LearntStandout(rows, columns)
+        part.weight.data, part.bias.data = self.weight[:rows, :columns].clone(), self.bias[:rows].clone()
+        return Expectation(part)
 
 
 class BiasStandout(nn.Module):
@@ -145,8 +131,10 @@ class BiasStandout(nn.Module):
         self.bias = nn.Parameter(torch.full((full(width),), float(beta)))
 
     def keep(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
-        """Keep probabilities (active width) for the feature axis of `x`."""
-        return along_channels(torch.sigmoid(self.bias[: active(self.width)]), x)
+        """Keep probabilities, of the shape of `x`."""
+        bias = self.bias[: active(self.width)]
+        bias = bias.reshape(-1, *(1,) * (x.ndim - 1 - channel_axis(x)))
+        return torch.sigmoid(bias).expand_as(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> the same shape."""
@@ -157,17 +145,6 @@ class BiasStandout(nn.Module):
 
     def deployed(self) -> nn.Module:
         """Its expectation, at the active width."""
-        return BiasExpectation(torch.sigmoid(self.bias.detach()[: active(self.width)]))
-
-
-class BiasExpectation(nn.Module):
-    """What is left of bias-only standout in a deployed net: each feature times a constant."""
-
-    constant: Tensor
-
-    def __init__(self, constant: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("constant", constant)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * along_channels(self.constant, x)
+        part = BiasStandout(active(self.width))
+        part.bias.data = self.bias[: active(self.width)].clone()
+        return Expectation(part)

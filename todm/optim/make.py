@@ -65,8 +65,8 @@ def make_optimizer(parameters: Iterable[Tensor], config: Training) -> Optimizer:
         return ScaledAdam(parameters, lr, config.clipping_scale)
     decay = config.weight_decay
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(parameters, lr, weight_decay=0.01 if decay is None else decay)
-    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=decay or 0.0)
+        return torch.optim.AdamW(parameters, lr, weight_decay=0.01 if decay is None else decay, fused=True)
+    return torch.optim.SGD(parameters, lr, momentum=0.9, weight_decay=decay or 0.0, fused=True)
 
 
 def make_schedule(optimizer: Optimizer, config: Training) -> Schedule:
