@@ -18,8 +18,8 @@ from todm.errors import TodmError
 VERBS: dict[str, Callable[..., Any]] = {
     verb.__name__: verb
     for verb in (
-        verbs.run, verbs.train, verbs.compare, verbs.search, verbs.extract, verbs.export, verbs.bench, verbs.report,
-        verbs.transcribe, verbs.doctor,
+        verbs.run, verbs.train, verbs.compare, verbs.search, verbs.extract, verbs.export, verbs.verify, verbs.bench,
+        verbs.advise, verbs.report, verbs.transcribe, verbs.doctor,
     )
 }  # fmt: skip
 

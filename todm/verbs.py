@@ -270,6 +270,53 @@ def bench(
     return row
 
 
+def advise(run: str, budget: str = "", device: str | None = None, json: bool = False) -> dict[str, Any]:
+    """Say which subnet of a run fits a budget on a device, what it scores, and how sure that is.
+
+    Args:
+        run: Folder of a run that has been searched.
+        budget: Limits, e.g. "size<=2MB, rtf<=0.3"; without any, the most accurate subnet.
+        device: Device profile, by default the recipe's: a name or the path of a YAML file.
+        json: Print the result as JSON.
+    """
+    from todm.export.device import find_device
+    from todm.run import Run
+    from todm.search.advise import advise as choose
+    from todm.search.advise import as_text, described
+    from todm.search.budget import Budget
+    from todm.search.evidence import options_of
+
+    opened, limits = Run.open(run), Budget.parse(budget)
+    profile = find_device(device or opened.recipe.export.device)
+    options, metric = options_of(opened.path, profile.name, profile.runtime, profile.precision)
+    result = {"device": profile.name, "budget": str(limits), **described(choose(options, limits, metric), metric)}
+    if not json:
+        print(as_text(result, metric))
+    return result
+
+
+def verify(bundle: str, json: bool = False) -> dict[str, Any]:
+    """Check a bundle on this machine: checksums, parity with PyTorch, delegation; exit code 2 on any breach.
+
+    Args:
+        bundle: Folder of a bundle or of its subnet.
+        json: Print the result as JSON, also that of a breach.
+    """
+    from json import dumps
+
+    from todm.export.verify import as_text
+    from todm.export.verify import verify as check
+
+    result = check(bundle_folder(bundle))
+    if result["breaches"]:
+        if json:
+            print(dumps(result, indent=2))
+        raise TodmError("; ".join(result["breaches"]))
+    if not json:
+        print(as_text(result))
+    return result
+
+
 def report(run: str) -> dict[str, Any]:
     """Write report.html from what a run folder holds.
 

@@ -1,0 +1,82 @@
+"""A few real calls with what PyTorch answered, carried in the bundle: parity that can be checked without the model.
+
+`proof.npz` holds for call i of a method `METHOD.i.INPUT` for every input that is no state, `METHOD.i.OUTPUT` for every
+output that is none, `METHOD.i.begins` where a stream begins, and `METHOD.calls`. States are carried, not stored.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from todm.export.bundle import Bundle
+from todm.export.calibrate import Call
+from todm.export.parity import FAR, TINY
+from todm.export.runner import PROOF
+from todm.program import Methods, Program
+
+CALLS = 24
+"""Of each method, at most."""
+BYTES = 256 * 1024
+"""Of each method, about: a method of large inputs has fewer calls, but at least two."""
+
+
+def attach(bundle: Bundle, program: Program, reference: Methods, calls: Sequence[Call]) -> None:
+    """Put the first recorded calls and the reference's answers into a bundle, and how far each of its files is off."""
+    arrays: dict[str, Any] = {}
+    for method in program.methods:
+        states: dict[str, np.ndarray] = {}
+        inputs_of = [inputs for name, inputs in calls if name == method.name]
+        count = size = 0
+        for inputs in inputs_of[:CALLS]:
+            named = dict(zip(method.inputs, inputs, strict=True))
+            begins = not any(named[name].any() for name in method.states.values())
+            outputs = dict(zip(method.outputs, reference[method.name](*(named | ({} if begins else states)).values()), strict=True))
+            states = {into: outputs[out] for out, into in method.states.items()}
+            kept = {name: value for name, value in named.items() if name not in states}
+            kept |= {name: value for name, value in outputs.items() if name not in method.states}
+            arrays |= {f"{method.name}.{count}.{name}": value for name, value in kept.items()}
+            arrays[f"{method.name}.{count}.begins"] = np.array(begins)
+            count, size = count + 1, size + sum(value.nbytes for value in kept.values())
+            if size > BYTES and count > 1:
+                break
+        arrays[f"{method.name}.calls"] = np.array(count)
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    bundle.record(files={PROOF: buffer.getvalue()})
+    bundle.record(proof=[row for form in bundle.forms() for row in replay(bundle, **form)])
+
+
+def replay(bundle: Bundle, runtime: str, precision: Any, variant: str) -> list[dict[str, Any]]:
+    """Run the carried calls through one form of a bundle: a row for each method, `max_rel` as in `compare`."""
+    rows, methods = [], bundle.methods(runtime, precision, variant=variant)
+    with np.load(bundle.folder / PROOF) as recorded:
+        for method in bundle.manifest["program"]["methods"]:
+            if method["name"] in methods and recorded[f"{method['name']}.calls"] > 0:
+                far = _replayed(method, methods[method["name"]], recorded)
+                rows.append({"runtime": runtime, "precision": precision, "variant": variant, "method": method["name"], "max_rel": far})
+    return rows
+
+
+def _replayed(method: Mapping[str, Any], call: Any, recorded: Mapping[str, np.ndarray]) -> float:
+    name, states = method["name"], method["states"]
+    carried: dict[str, np.ndarray] = {}
+    difference = dict.fromkeys(method["outputs"], 0.0)
+    largest = dict.fromkeys(method["outputs"], TINY)
+    for index in range(int(recorded[f"{name}.calls"])):
+        if recorded[f"{name}.{index}.begins"]:
+            carried = {spec["name"]: np.zeros(spec["shape"], spec["dtype"]) for spec in method["inputs"]}
+        inputs = [
+            carried[spec["name"]] if spec["name"] in states.values() else recorded[f"{name}.{index}.{spec['name']}"]
+            for spec in method["inputs"]
+        ]
+        outputs = dict(zip(method["outputs"], call(*inputs), strict=True))
+        carried = {into: outputs[out] for out, into in states.items()}
+        for output, got in outputs.items():
+            if output not in states:
+                expected = recorded[f"{name}.{index}.{output}"]
+                distance = np.abs(expected.astype(np.float64) - got).max() if expected.shape == got.shape else np.nan
+                difference[output] = max(difference[output], float(distance) if np.isfinite(distance) else FAR)
+                largest[output] = max(largest[output], float(np.abs(expected).max()))
+    return max(difference[output] / largest[output] for output in difference)
