@@ -38,6 +38,15 @@ class Bundle:
         """Ways of using the program, the default one first."""
         return list(self.manifest["program"]["variants"])
 
+    def forms(self) -> list[dict[str, Any]]:
+        """Every `runtime`, `precision` and `variant` that there are files of."""
+        return [
+            {"runtime": runtime, "precision": precision, "variant": variant}
+            for runtime, entry in self.manifest["runtimes"].items()
+            for variant, files in entry["variants"].items()
+            for precision in files["files"]
+        ]
+
     def methods(
         self, runtime: str, precision: Precision = "float", threads: int = 1, variant: str | None = None
     ) -> "Methods":
@@ -169,7 +178,7 @@ def write_bundle(
         bundle.manifest["files"] = {str(path.relative_to(building)): _entry(path) for path in paths}
         rows = [row for each in backends for precision in precisions for row in bundle.delegation(each.name, precision)]
         delegation.check(rows, delegated)
-        bundle.record(delegation=rows)
+        bundle.record(delegated=delegated, delegation=rows)
         if folder.exists():
             folder.rename(old)
         building.rename(folder)

@@ -14,7 +14,7 @@ from todm.export.bundle import Bundle
 from todm.export.calibrate import Call
 from todm.export.parity import FAR, TINY
 from todm.export.runner import PROOF
-from todm.program import Methods, Program
+from todm.program import Method, Program, eager
 
 CALLS = 24
 """Of each method, at most."""
@@ -22,40 +22,52 @@ BYTES = 256 * 1024
 """Of each method, about: a method of large inputs has fewer calls, but at least two."""
 
 
-def attach(bundle: Bundle, program: Program, reference: Methods, calls: Sequence[Call]) -> None:
-    """Put the first recorded calls and the reference's answers into a bundle, and how far each of its files is off."""
-    arrays: dict[str, Any] = {}
+def attach(bundle: Bundle, program: Program, calls: Sequence[Call]) -> None:
+    """Put the first recorded calls and PyTorch's answers into a bundle, and how far each of its files is off.
+
+    A method that was not recorded is asked with its example inputs.
+    """
+    reference, arrays = eager(program), {}
     for method in program.methods:
-        states: dict[str, np.ndarray] = {}
-        inputs_of = [inputs for name, inputs in calls if name == method.name]
-        count = size = 0
-        for inputs in inputs_of[:CALLS]:
-            named = dict(zip(method.inputs, inputs, strict=True))
-            begins = not any(named[name].any() for name in method.states.values())
-            outputs = dict(zip(method.outputs, reference[method.name](*(named | ({} if begins else states)).values()), strict=True))
-            states = {into: outputs[out] for out, into in method.states.items()}
-            kept = {name: value for name, value in named.items() if name not in states}
-            kept |= {name: value for name, value in outputs.items() if name not in method.states}
-            arrays |= {f"{method.name}.{count}.{name}": value for name, value in kept.items()}
-            arrays[f"{method.name}.{count}.begins"] = np.array(begins)
-            count, size = count + 1, size + sum(value.nbytes for value in kept.values())
-            if size > BYTES and count > 1:
-                break
-        arrays[f"{method.name}.calls"] = np.array(count)
+        mine = [inputs for name, inputs in calls if name == method.name][:CALLS]
+        asked = _asked(method, reference[method.name], mine or [tuple(x.numpy() for x in method.inputs.values())])
+        for index, entry in enumerate(asked):
+            arrays |= {f"{method.name}.{index}.{name}": value for name, value in entry.items()}
+        arrays[f"{method.name}.calls"] = np.array(len(asked))
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     bundle.record(files={PROOF: buffer.getvalue()})
     bundle.record(proof=[row for form in bundle.forms() for row in replay(bundle, **form)])
 
 
+def _asked(method: Method, call: Any, calls: Sequence[tuple[np.ndarray, ...]]) -> list[dict[str, np.ndarray]]:
+    """Inputs and answers of each call without the states, and whether a stream begins with it."""
+    entries: list[dict[str, np.ndarray]] = []
+    states: dict[str, np.ndarray] = {}
+    for inputs in calls:
+        named = dict(zip(method.inputs, inputs, strict=True))
+        begins = not any(named[name].any() for name in method.states.values())
+        if not begins:
+            named |= states
+        outputs = dict(zip(method.outputs, call(*named.values()), strict=True))
+        states = {into: outputs[out] for out, into in method.states.items()}
+        kept = {name: value for name, value in named.items() if name not in states}
+        kept |= {name: value for name, value in outputs.items() if name not in method.states}
+        entries.append({**kept, "begins": np.array(begins)})
+        if len(entries) > 1 and sum(value.nbytes for entry in entries for value in entry.values()) > BYTES:
+            break
+    return entries
+
+
 def replay(bundle: Bundle, runtime: str, precision: Any, variant: str) -> list[dict[str, Any]]:
     """Run the carried calls through one form of a bundle: a row for each method, `max_rel` as in `compare`."""
     rows, methods = [], bundle.methods(runtime, precision, variant=variant)
+    form = {"runtime": runtime, "precision": precision, "variant": variant}
     with np.load(bundle.folder / PROOF) as recorded:
         for method in bundle.manifest["program"]["methods"]:
-            if method["name"] in methods and recorded[f"{method['name']}.calls"] > 0:
+            if method["name"] in methods:
                 far = _replayed(method, methods[method["name"]], recorded)
-                rows.append({"runtime": runtime, "precision": precision, "variant": variant, "method": method["name"], "max_rel": far})
+                rows.append({**form, "method": method["name"], "max_rel": far})
     return rows
 
 

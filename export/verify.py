@@ -1,4 +1,4 @@
-"""Is a bundle what it says it is? Checksums, parity with PyTorch on the calls it carries, delegation, on this machine."""
+"""Is a bundle what it says it is? Checksums, parity with PyTorch on the calls it carries, and delegation."""
 
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,18 @@ def verify(folder: Path | str) -> dict[str, Any]:
         TodmError: it is no bundle, a file of it was damaged or edited, or a runtime it is for is not installed.
     """
     bundle = load_bundle(folder)
-    result: dict[str, Any] = {"bundle": str(folder), "files": len(bundle.manifest["files"]), "parity": [], "delegation": []}
+    result: dict[str, Any] = {
+        "bundle": str(folder),
+        "files": len(bundle.manifest["files"]),
+        "parity": [],
+        "delegation": [],
+    }
     breaches: list[str] = []
     if (bundle.folder / PROOF).exists():
         result["parity"] = _parity(bundle, breaches)
-    for form in bundle.forms():
+    for runtime, precision in dict.fromkeys((form["runtime"], form["precision"]) for form in bundle.forms()):
         try:
-            rows = bundle.delegation(form["runtime"], form["precision"], form["variant"])
+            rows = bundle.delegation(runtime, precision)
             delegation.check(rows, bundle.manifest["delegated"])
             result["delegation"] += rows
         except TodmError as error:
@@ -49,3 +54,12 @@ def _parity(bundle: Bundle, breaches: list[str]) -> list[dict[str, Any]]:
                 f"PyTorch, more than {limit:.2g}"
             )
     return rows
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """A line for each check that passed."""
+    lines = [f"{result['files']} files have their checksums"]
+    for row in result["parity"]:
+        form = " ".join(filter(None, (row["runtime"], row["precision"], row["variant"])))
+        lines.append(f"{form} {row['method']}: {row['max_rel']:.2g} off PyTorch, {row['limit']:.2g} allowed")
+    return "\n".join([*lines, delegation.text(result["delegation"])])

@@ -27,6 +27,7 @@ from todm.export.bundle import Bundle, load_bundle, write_bundle
 from todm.export.calibrate import record
 from todm.export.device import Device, find_device
 from todm.export.parity import compare
+from todm.export.proof import attach
 from todm.files import atomic_write, read_json, write_json
 from todm.program import Program, eager
 from todm.run import Run
@@ -41,6 +42,8 @@ from todm.subnet import extract
 
 CALIBRATION = 200
 """Calls of each method that int8 is calibrated and parity is measured on."""
+CARRIED = 4
+"""Calls that are recorded of each further way to use a program."""
 ATTEMPTS = 3
 """Subnets exported for a budget before giving up on one that measures inside it."""
 
@@ -273,6 +276,11 @@ class Family:
                     "size_bytes": bundle.size_bytes(runtime, precision),
                 })  # fmt: skip
         bundle.record(parity=rows)
+        for methods in list(program.ways().values())[1:]:
+            names = {method.name for method in methods}
+            mine = {name: call for name, call in eager(program).items() if name in names}
+            calls += record(mine, lambda methods: self.task.score(program, methods, "dev"), CARRIED)
+        attach(bundle, program, calls)
 
     def _bundle(
         self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
