@@ -18,7 +18,7 @@ from todm.program import Method, Program, eager
 
 CALLS = 24
 """Of each method, at most."""
-BYTES = 256 * 1024
+BYTES = 160 * 1024
 """Of each method, about: a method of large inputs has fewer calls, but at least two."""
 
 

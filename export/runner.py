@@ -2,8 +2,9 @@
 
     python runner.py BUNDLE --runtime onnx --precision float --threads 1 --cycles 200 --paced 50 --soak 10000
 
-A cycle is one call of the main method with its states carried, and of each other method as many calls as
-ordinary use makes. Warm-up cycles are run and not counted. The loaders and tracers serve todm itself as well.
+A cycle is one call of the main method with its states carried, and of each other method as many calls as ordinary use
+makes: `--cycles` back to back, `--paced` at the pace of a live signal, `--soak` watching the memory. Warm-up is not
+counted. The loaders and tracers serve todm itself as well.
 """
 
 import argparse
@@ -12,13 +13,13 @@ import platform
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,14 +31,6 @@ PROOF = "proof.npz"
 
 
 PROVIDER = "CPUExecutionProvider"
-
-
-class Runtime(NamedTuple):
-    """How one runtime is used here: the modules it imports, and three functions of folder, precision and threads."""
-
-    modules: list[str]
-    load: Callable[[Path, str, int, Sequence[str] | None], dict[str, Any]]  # methods by name, functions of NumPy arrays
-    trace: Callable[[Path, str, int, dict[str, Any]], list[dict[str, Any]]]  # every operator that ran, see _operator
 
 
 def _operator(file: str, method: str, op: str, where: str, fast: str, ms: float) -> dict[str, Any]:
@@ -75,8 +68,8 @@ def load_onnx(folder: Path, precision: str, threads: int, wanted: Sequence[str] 
 
         return call
 
-    methods = {method: bind(session) for method, _, session in _sessions(folder, precision, threads)}
-    return {name: methods[name] for name in wanted or methods}
+    found = {method: bind(session) for method, _, session in _sessions(folder, precision, threads)}
+    return {name: found[name] for name in wanted or found}
 
 
 def trace_onnx(folder: Path, precision: str, threads: int, program: dict[str, Any]) -> list[dict[str, Any]]:
@@ -147,8 +140,8 @@ def trace_executorch(folder: Path, precision: str, threads: int, program: dict[s
             module.run_method(name, inputs)
         with tempfile.TemporaryDirectory() as scratch:
             module.write_etdump_result_to_file(f"{scratch}/etdump", f"{scratch}/debug")
-            runs = _etdump(Path(scratch, "etdump").read_bytes())
-        for same in zip(*filter(None, map(_kernels, runs)), strict=True):
+            runs = list(filter(None, map(_kernels, _etdump(Path(scratch, "etdump").read_bytes()))))
+        for same in zip(*runs, strict=True):
             took = median(ms for _, _, ms in same)
             operators.append(_operator(path.name, name, same[0][0], same[0][1], "XNNPACK", took))
     return operators
@@ -204,22 +197,23 @@ def _kernels(events: list[tuple[str, str, float]]) -> list[tuple[str, str, float
             native = name.removeprefix("native_call_")
         elif name == "OPERATOR_CALL":
             found.append((native or name, "portable", ms))
-            native = ""
     return found
 
 
-RUNTIMES = {
-    "onnx": Runtime(["onnxruntime"], load_onnx, trace_onnx),
-    "executorch": Runtime(["executorch.runtime", "torch"], load_executorch, trace_executorch),
+RUNTIMES: dict[str, tuple[list[str], Any, Any]] = {
+    "onnx": (["onnxruntime"], load_onnx, trace_onnx),
+    "executorch": (["executorch.runtime", "torch"], load_executorch, trace_executorch),
 }
+"""The modules each imports, and two functions of folder, precision and threads: one gives its methods by name as
+functions of NumPy arrays, the other, given the program's signature too, every operator that ran."""
 
 
-def added(name: str) -> Runtime:
+def added(name: str) -> tuple[list[str], Any, Any]:
     """A runtime that another package adds to todm, where both are installed."""
     from todm.export.backend import find_backend
 
     backend: Any = find_backend(name)
-    return Runtime(list(backend.versions()), backend.load, backend.trace)
+    return list(backend.versions()), backend.load, backend.trace
 
 
 # -- the work ---------------------------------------------------------------------------------------------------
@@ -310,8 +304,7 @@ def first_token(methods: dict[str, Any], program: dict[str, Any], recorded: Any)
     if [method["name"] for method in program["methods"]] != ["encode_chunk", "predict", "join"]:
         return None
     (predicted,) = methods["predict"](np.array([[-1, 0]], np.int64))
-    states: list[np.ndarray] = []
-    chunks = heard = 0
+    states, chunks, heard = list[np.ndarray](), 0, 0
     for index in range(int(recorded["encode_chunk.calls"])):
         if recorded[f"encode_chunk.{index}.begins"]:
             states, chunks, heard = examples(main)[1:], 0, 0
@@ -319,10 +312,10 @@ def first_token(methods: dict[str, Any], program: dict[str, Any], recorded: Any)
         begin = time.perf_counter()
         encoded, *states = methods["encode_chunk"](recorded[f"encode_chunk.{index}.x"], *states)
         for frame in range(encoded.shape[1]):
-            heard += int(methods["join"](encoded[:, frame], predicted)[0].argmax()) != 0
-            if heard == 1:
+            symbol = methods["join"](encoded[:, frame], predicted)[0].argmax()
+            if symbol and not heard:
                 delays.append(1000.0 * (chunks * program["seconds"] + time.perf_counter() - begin))
-                heard += 1
+            heard = heard or symbol
     return median(delays) if delays else None
 
 
@@ -370,20 +363,18 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runtime", required=True)
     parser.add_argument("--precision", default="float", choices=("float", "int8"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--cycles", type=int, default=200, help="back to back")
-    parser.add_argument("--paced", type=int, default=0, help="at the pace of a live signal")
-    parser.add_argument("--soak", type=int, default=0, help="watching the memory")
+    for option, default in (("threads", 1), ("cycles", 200), ("paced", 0), ("soak", 0)):
+        parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--variant", help="way of using the program, by default its first")
     args = parser.parse_args()
     manifest = json.loads((args.bundle / "bundle.json").read_text())
     program = way(manifest["program"], args.variant)
     folder = args.bundle / manifest["runtimes"][args.runtime]["variants"][program["variant"]]["folder"]
-    runtime = RUNTIMES.get(args.runtime) or added(args.runtime)
-    for module in runtime.modules:  # Before the clock starts: load time is the model's, not the package's.
+    modules, load, trace = RUNTIMES.get(args.runtime) or added(args.runtime)
+    for module in modules:  # Before the clock starts: load time is the model's, not the package's.
         import_module(module)
     before, begin = memory("VmRSS"), time.perf_counter()
-    methods = runtime.load(folder, args.precision, args.threads, [method["name"] for method in program["methods"]])
+    methods = load(folder, args.precision, args.threads, [method["name"] for method in program["methods"]])
     result: dict[str, Any] = {"load_ms": (time.perf_counter() - begin) * 1000.0, "rss_before_bytes": before}
     result["cycles_ms"] = run(methods, program, args.cycles)
     result["peak_rss_bytes"] = memory("VmHWM")
@@ -393,10 +384,10 @@ def main() -> None:
     if (args.bundle / PROOF).exists():
         with np.load(args.bundle / PROOF) as recorded:
             result["first_token_ms"] = first_token(methods, program, recorded)
-    result["operators"] = runtime.trace(folder, args.precision, args.threads, program)
-    versions = {name: version(name) for name in ("numpy", *(name.partition(".")[0] for name in runtime.modules))}
+    result["operators"] = trace(folder, args.precision, args.threads, program)
+    versions = {name: version(name) for name in ("numpy", *(name.partition(".")[0] for name in modules))}
     result |= {
-        "binary_bytes": binary_bytes(runtime.modules[0]),
+        "binary_bytes": binary_bytes(modules[0]),
         "cpu": processor(),
         "machine": platform.machine(),
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",

@@ -9,6 +9,7 @@ from toy import streaming_program, transcribe
 
 from todm.export import Bundle, Call, record, write_bundle
 from todm.export.browser import NoBrowser, chromium
+from todm.export.proof import attach
 from todm.program import Program, eager
 
 
@@ -25,7 +26,7 @@ def calls(program: Program) -> list[Call]:
 @pytest.fixture(scope="session")
 def pristine(program: Program, calls: list[Call], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundle of the program, both runtimes and precisions. Not to be written to."""
-    return write_bundle(
+    bundle = write_bundle(
         tmp_path_factory.mktemp("bundles") / "bundle",
         program,
         name="toy",
@@ -37,6 +38,8 @@ def pristine(program: Program, calls: list[Call], tmp_path_factory: pytest.TempP
         task="automatic-speech-recognition",
         calibration=calls,
     )
+    attach(bundle, program, calls)
+    return bundle
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,10 @@ QUICK = Device(name="quick", cycles=20)
 
 @pytest.mark.parametrize("runtime", ["onnx", "executorch"])
 def test_a_row_is_complete_and_sane(pristine: Bundle, tmp_path: Path, runtime: str) -> None:
-    row = measure(pristine, QUICK, runtime, "int8", tmp_path / "samples.csv")
-    samples = np.loadtxt(tmp_path / "samples.csv", skiprows=1, delimiter=",", usecols=1)
-    assert len(samples) == 20
+    row = measure(pristine, QUICK, runtime, "int8", tmp_path / "samples.csv", paced=5, soak=100)
+    lines = (tmp_path / "samples.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["pace", *["full"] * 20, *["live"] * 5]
+    samples = np.array([float(line.split(",")[1]) for line in lines[1:21]])
     assert 0 < row["latency_p50_ms"] <= row["latency_p90_ms"] <= row["latency_p99_ms"] < 100
     assert row["latency_p50_ms"] == pytest.approx(np.median(samples), abs=1e-5)
     assert row["rtf"] == pytest.approx(samples.mean() / 1000 / 0.08, abs=1e-5)
@@ -28,7 +30,13 @@ def test_a_row_is_complete_and_sane(pristine: Bundle, tmp_path: Path, runtime: s
     assert row["size_bytes"] == pristine.size_bytes(runtime, "int8")
     assert (row["params"], row["macs"], row["threads"], row["device"]) == (40_000, 100_000, 1, "quick")
     assert runtime.replace("onnx", "onnxruntime") in row["versions"]
-    assert row["cpu"]
+    assert row["cpu"] and row["machine"]
+    assert (row["paced_chunks"], row["soak_cycles"]) == (5, 100)
+    assert row["deadline_misses"] == sum(float(line.split(",")[1]) > 80 for line in lines[21:])
+    assert abs(row["memory_growth_bytes"]) < 50e6
+    assert row["binary_bytes"] > 1e6
+    assert 80 < row["first_token_ms"] < 12 * 80 + 1000
+    assert row["matrix_accelerated"] == 1 and 0.5 < row["time_accelerated"] <= 1
     json.dumps(row, allow_nan=False)
 
 
@@ -98,3 +106,29 @@ def test_a_wrong_profile_is_one_line(tmp_path: Path, text: str, message: str) ->
 def test_unknown_device_lists_the_known() -> None:
     with pytest.raises(TodmError, match=r"unknown device 'pi9'; known: browser, local, or a .yaml file"):
         find_device("pi9")
+
+
+def test_a_chunk_is_missed_where_it_is_not_done_before_the_next_is_complete() -> None:
+    """Every second cycle takes 1.5 chunks; the one after it starts late by half a chunk, and still is in time."""
+    program = {"seconds": 0.06, "methods": [{"name": "encode", "inputs": [], "outputs": [], "states": {}}]}
+    calls = 0
+
+    def encode() -> tuple[np.ndarray, ...]:
+        nonlocal calls
+        calls += 1
+        time.sleep(0.09 if calls % 2 == 0 else 0.0)
+        return ()
+
+    times = runner.run_paced({"encode": encode}, program, 6)
+    assert [ms > 60 for ms in times] == [True, False] * 3
+    assert all(90 <= ms < 120 for ms in times[::2])
+    assert all(30 <= ms < 60 for ms in times[1::2])
+    assert calls == 7
+
+
+def test_memory_that_grows_is_seen() -> None:
+    kept = []
+    program = {"methods": [{"name": "encode", "inputs": [], "outputs": [], "states": {}}]}
+    growth = runner.soak({"encode": lambda: kept.append(np.ones(12_500)) or ()}, program, 300)
+    assert 25e6 < growth < 40e6
+    assert runner.soak({"encode": lambda: ()}, program, 300) < 1e6
