@@ -12,6 +12,10 @@ from todm.export.bundle import Bundle
 from todm.export.device import Device, find_device
 from todm.export.reach import run_there
 from todm.files import atomic_write
+from todm.rows import put_rows
+
+BENCH_KEYS = ("subnet", "device", "runtime", "precision")
+"""What a row of bench.csv is the only one of."""
 
 
 def measure(
@@ -87,3 +91,15 @@ def measure(
 def _percentiles(name: str, times: list[float]) -> dict[str, float]:
     values = np.percentile(times, (50, 90, 99))
     return {f"{name}_{p}_ms": round(float(value), 6) for p, value in zip(("p50", "p90", "p99"), values, strict=True)}
+
+
+def keep(bundle: Bundle, row: dict[str, Any]) -> None:
+    """Record a measurement in its bundle, and in bench.csv where the bundle belongs to a subnet of a run."""
+    bundle.record(measurements=[row])
+    subnet = bundle.folder.resolve().parent
+    run = subnet.parent.parent
+    if subnet.parent.name == "subnets" and (run / "recipe.yaml").is_file():
+        metric = next(iter(bundle.manifest["metrics"]))
+        scores = {each["form"]: each.get(metric) for each in bundle.manifest["parity"]}
+        score = scores.get(f"{row['runtime']} {row['precision']}")
+        put_rows(run / "bench.csv", [{"subnet": subnet.name, **row, metric: score}], BENCH_KEYS)

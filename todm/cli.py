@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -49,9 +49,10 @@ def _add_verb(parsers: Any, verb: Callable[..., Any]) -> None:
         text, flag, kind = texts[name], "--" + name.replace("_", "-"), types[name]
         if name == "overrides":
             parser.epilog = "Any key of the recipe is a flag too: --KEY.KEY VALUE. " + text
+        elif typing.get_origin(kind) is Sequence:
+            parser.add_argument(name, nargs="*", help=text)
         elif parameter.default is inspect.Parameter.empty:
-            many = typing.get_origin(kind) is list
-            parser.add_argument(name, nargs="+" if many else None, help=text)  # type: ignore[arg-type]
+            parser.add_argument(name, help=text)
         elif kind is bool:
             parser.add_argument(flag, action="store_true", help=text)
         else:

@@ -1,7 +1,5 @@
 """The subnets of a trained run: found, extracted, exported, proved and measured."""
 
-import csv
-import io
 import json
 import math
 import os
@@ -21,7 +19,7 @@ from tqdm import tqdm
 from todm.checkpoint import fingerprint, newest_checkpoint
 from todm.dropout import install
 from todm.errors import TodmError
-from todm.export.bench import measure
+from todm.export.bench import BENCH_KEYS, measure
 from todm.export.browser import NoBrowser
 from todm.export.bundle import Bundle, load_bundle, write_bundle
 from todm.export.calibrate import record
@@ -30,6 +28,7 @@ from todm.export.parity import compare
 from todm.export.proof import attach
 from todm.files import atomic_write, read_json, write_json
 from todm.program import Program, eager
+from todm.rows import put_rows
 from todm.run import Run
 from todm.search.budget import METRICS, Budget
 from todm.search.cost import CostModel
@@ -239,9 +238,10 @@ class Family:
                     rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
             bundle.record(measurements=[{k: v for k, v in row.items() if k != "subnet"} for row in rows])
             measured += rows
-            _put(self.run.path / "parity.csv", [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]])
+            proven = [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]]
+            put_rows(self.run.path / "parity.csv", proven, ["subnet", "form"])
             if rows:
-                _put(self.run.path / "bench.csv", rows)
+                put_rows(self.run.path / "bench.csv", rows, BENCH_KEYS)
         return measured
 
     def prove(self, folder: Path, runtimes: Sequence[str]) -> None:
@@ -294,19 +294,6 @@ class Family:
             task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
             delegated=self.recipe.export.delegated,
         )  # fmt: skip
-
-
-def _put(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Put the rows of one subnet into a table, in the place of those it had."""
-    old: list[dict[str, Any]] = []
-    if path.exists():
-        with open(path, encoding="utf-8", newline="") as file:
-            old = [row for row in csv.DictReader(file) if row["subnet"] != rows[0]["subnet"]]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in [*old, *rows] for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows([*old, *rows])
-    atomic_write(path, text.getvalue())
 
 
 def read_arch(text: str, space: SearchSpace) -> Arch:

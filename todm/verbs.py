@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,6 +249,8 @@ def bench(
 ) -> dict[str, Any]:
     """Measure the files of a bundle on a device: latency, missed deadlines, load time, memory, size, delegation.
 
+    The row is kept in the bundle, and in bench.csv of the run it belongs to.
+
     Args:
         bundle: Folder of a bundle or of its subnet.
         device: Device profile: a name shipped with the package or the path of a YAML file.
@@ -258,12 +261,13 @@ def bench(
         samples: CSV file to keep the time of every cycle in.
         json: Print the result as JSON.
     """
-    from todm.export.bench import measure
+    from todm.export.bench import keep, measure
     from todm.export.bundle import load_bundle
     from todm.export.device import find_device
 
     profile, loaded = find_device(device), load_bundle(bundle_folder(bundle))
     row = measure(loaded, profile, runtime, precision, Path(samples) if samples else None, paced, soak)  # type: ignore[arg-type]
+    keep(loaded, row)
     if not json:
         for key, value in row.items():
             print(f"{key:20} {value}")
@@ -330,25 +334,55 @@ def report(run: str) -> dict[str, Any]:
 
 
 def transcribe(
-    bundle: str, files: list[str], runtime: str = "onnx", precision: str = "float", beam: int = 1, json: bool = False
-) -> list[dict[str, str]]:
-    """Print the words of audio files, recognised by an exported subnet.
+    bundle: str,
+    files: Sequence[str] = (),
+    device: str = "local",
+    runtime: str | None = None,
+    precision: str | None = None,
+    beam: int = 1,
+    stream: bool = False,
+    microphone: bool = False,
+    json: bool = False,
+) -> list[dict[str, Any]]:
+    """Print the words of audio files, or of a microphone, recognised by an exported subnet.
 
     Args:
         bundle: Folder of a bundle or of its subnet.
         files: Audio files of any format, rate and number of channels.
-        runtime: onnx or executorch.
-        precision: float or int8.
+        device: Profile whose runtime, precision and threads are used, on this machine.
+        runtime: onnx or executorch, by default the profile's.
+        precision: float or int8, by default the profile's.
         beam: Hypotheses kept by the beam search; 1 is greedy.
+        stream: Hear the files in pieces as a microphone gives them, and print the words as they come.
+        microphone: Listen until Ctrl-C, printing the words as they come.
         json: Print the result as JSON.
     """
     from todm.export.bundle import load_bundle
-    from todm.speech.features import load_audio
+    from todm.export.device import find_device
+    from todm.speech.decode import StreamRecogniser
+    from todm.speech.features import SAMPLE_RATE, load_audio
+    from todm.speech.live import follow, listen, pieces
+    from todm.speech.program import FRAMES_PER_SECOND, LONGEST
     from todm.speech.recogniser import recogniser_of
 
-    samples = [load_audio(file) for file in files]
-    recogniser = recogniser_of(load_bundle(bundle_folder(bundle)), runtime, precision, beam)
-    result = [{"file": file, "text": recogniser.transcribe(audio)} for file, audio in zip(files, samples, strict=True)]
+    profile = find_device(device)
+    if profile.reach != "local":
+        raise TodmError(f"transcribe works on this machine, not on {profile.name}; measure there with: todm bench")
+    if bool(files) == microphone:
+        raise TodmError("name audio files to transcribe, or type --microphone")
+    heard = [(file, load_audio(file)) for file in files]
+    loaded = load_bundle(bundle_folder(bundle))
+    # The whole-utterance form has a longest utterance; chunks have none.
+    whole = not (stream or microphone) and "offline" in loaded.variants
+    whole = whole and all(len(audio) <= LONGEST * SAMPLE_RATE / FRAMES_PER_SECOND for _, audio in heard)
+    form = (runtime or profile.runtime, precision or profile.precision)
+    recogniser = recogniser_of(loaded, *form, beam, stream=not whole, threads=profile.threads)
+    show = None if json else sys.stdout
+    if microphone or stream:
+        assert isinstance(recogniser, StreamRecogniser)
+        sources = [("microphone", listen())] if microphone else [(file, pieces(audio)) for file, audio in heard]
+        return [{"file": name, "text": follow(recogniser, source, show)} for name, source in sources]
+    result = [{"file": file, "text": recogniser.transcribe(audio)} for file, audio in heard]
     if not json:
         for row in result:
             print(f"{row['file']}: {row['text']}")

@@ -6,7 +6,9 @@ from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser
 from todm.speech.tokens import Tokens
 
 
-def recogniser_of(bundle: Bundle, runtime: str, precision: str, beam: int = 1, stream: bool = True) -> Recogniser:
+def recogniser_of(
+    bundle: Bundle, runtime: str, precision: str, beam: int = 1, stream: bool = True, threads: int = 1
+) -> Recogniser:
     """Load one runtime's files of a speech bundle.
 
     Args:
@@ -18,7 +20,7 @@ def recogniser_of(bundle: Bundle, runtime: str, precision: str, beam: int = 1, s
     variant = "streaming" if stream else "offline"
     if variant not in bundle.variants:
         raise TodmError(f"{bundle.folder} is not a speech recogniser, so it cannot transcribe")
-    methods = bundle.methods(runtime, precision, variant=variant)  # type: ignore[arg-type]
+    methods = bundle.methods(runtime, precision, threads, variant)  # type: ignore[arg-type]
     files = bundle.files(runtime, precision, variant)  # type: ignore[arg-type]
     tokens = Tokens.from_tokens_txt(next(path for path in files if path.name == "tokens.txt").read_bytes())
     if not stream:
