@@ -333,8 +333,7 @@ def memory(field: str) -> int:
     """Resident bytes of this process: `VmRSS` now, `VmHWM` at the highest so far."""
     if found := re.search(rf"^{field}:\s*(\d+) kB", read("/proc/self/status"), re.MULTILINE):
         return int(found[1]) * 1024
-    # Only where there is no /proc: this peak is inherited from the process that started this one.
-    import resource
+    import resource  # only where there is no /proc: this peak is inherited from the process that started this one
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if platform.system() == "Darwin" else 1024)
 

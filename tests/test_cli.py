@@ -64,8 +64,8 @@ def test_help_names_every_flag(verb, capsys):
     for name, parameter in inspect.signature(VERBS[verb]).parameters.items():
         if name == "overrides":
             assert "Any key of the recipe is a flag too: --KEY.KEY VALUE" in shown
-        elif parameter.default is inspect.Parameter.empty:
-            assert f" {name} " in shown
+        elif parameter.default in (inspect.Parameter.empty, ()):
+            assert f"{name} " in shown
         else:
             assert "--" + name.replace("_", "-") in shown
 
