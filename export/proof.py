@@ -27,7 +27,8 @@ def attach(bundle: Bundle, program: Program, calls: Sequence[Call]) -> None:
 
     A method that was not recorded is asked with its example inputs.
     """
-    reference, arrays = eager(program), {}
+    reference = eager(program)
+    arrays: dict[str, Any] = {}
     for method in program.methods:
         mine = [inputs for name, inputs in calls if name == method.name][:CALLS]
         asked = _asked(method, reference[method.name], mine or [tuple(x.numpy() for x in method.inputs.values())])
