@@ -70,7 +70,7 @@ def _results(manifest: Mapping[str, Any]) -> str:
 
 
 def _use(manifest: Mapping[str, Any]) -> str:
-    """The exact commands; for a recogniser also those of sherpa-onnx."""
+    """The exact commands; for a recogniser also those of sherpa-onnx and of the page."""
     if manifest["task"] != "automatic-speech-recognition":
         return '```python\nfrom todm.export import load_bundle\n\nload_bundle(".").methods("onnx")\n```\n'
     commands = ["todm transcribe . a.wav"]
@@ -80,6 +80,8 @@ def _use(manifest: Mapping[str, Any]) -> str:
             folder, names = entry["folder"], manifest["program"]["variants"][variant]
             parts = " ".join(f"--{files[name]}={folder}/{files[name]}.onnx" for name in names)
             commands.append(f"{SHERPA[variant]} {parts} --tokens={folder}/tokens.txt a.wav")
+    if "web" in manifest["runtimes"]:
+        commands.append("python3 -m http.server --directory web  # then open http://localhost:8000")
     return "```sh\n" + "\n".join(commands) + "\n```\n"
 
 

@@ -174,7 +174,8 @@ class _Data:
         numbers = [abs(value) for value in values if isinstance(value, float) and value]
         factor, unit = self.unit(key, max(numbers, default=1.0))
         smallest = min(numbers, default=1.0) / factor
-        form = f",.{max(0, digits - 1 - math.floor(math.log10(smallest)))}f"
+        least = 2 if key.partition(" (")[0] == self.metric else 0
+        form = f",.{max(least, digits - 1 - math.floor(math.log10(smallest)))}f"
         if unit in ("%", "points"):
             form = ".2f" if unit == "%" else "+.2f"
         elif factor == 1 and all(number.is_integer() for number in numbers):

@@ -13,6 +13,7 @@ EXTRAS = {
     "speech": ("lhotse", "kaldi-native-fbank", "soundfile", "scipy", "jiwer", "sentencepiece", "py-nanotts"),
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "executorch": ("executorch", "torchao"),
+    "web": ("selenium",),
 }
 """Optional packages by the extra that installs them."""
 CORE = (

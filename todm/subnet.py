@@ -3,7 +3,7 @@
 import copy
 
 from torch import nn
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 from todm.space import Arch, Choice, Multiple, activate, active
 
@@ -38,8 +38,20 @@ def _plain(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
         for name, child in list(module._modules.items()):
             if child is not None:
                 module._modules[name] = _plain(child, done)
-        for tensor in list(module.parametrizations) if is_parametrized(module) else []:  # type: ignore[arg-type]
-            module.parametrizations.eval()  # type: ignore[union-attr]
-            remove_parametrizations(module, tensor, leave_parametrized=True)
+        if is_parametrized(module):
+            _settle(module)
         done[module] = module.plain().train(module.training) if hasattr(module, "plain") else module  # type: ignore[operator]
     return done[module]
+
+
+def _settle(module: nn.Module) -> None:
+    """Make the parametrised tensors of a copied module parameters again, with their values in eval mode.
+
+    `remove_parametrizations` of torch would take them from the class too, which the copy shares with its original.
+    """
+    parametrized = module.get_submodule("parametrizations").eval()
+    values = {name: getattr(module, name).detach().clone() for name, _ in parametrized.named_children()}
+    del module._modules["parametrizations"]
+    module.__class__ = type(module).__bases__[0]
+    for name, value in values.items():
+        setattr(module, name, nn.Parameter(value))

@@ -161,10 +161,10 @@ def test_elastic_widths_use_the_first_units():
     width.active, inputs.active = 2, 3
     keep = torch.sigmoid(source @ learnt_.weight[:2, :3].T + learnt_.bias[:2])
     assert torch.allclose(learnt_(x, source), x * keep)
-    for method, arguments in ((learnt_, (None, source)), (bias, ())):
+    for method, arguments in ((learnt_, (source,)), (bias, ())):
         left = method.deployed()
-        assert torch.allclose(left.train()(x, *arguments), method(x, *arguments[1:]))
-        assert all(p.shape in ((2, 3), (2,)) for p in left.parameters())
+        assert torch.allclose(left.train()(x, *arguments), method(x, *arguments))
+        assert all(p.shape in ((2, 3), (2,)) for p in left.state_dict().values())
     image = torch.rand(3, 2, 4, 5)
     assert torch.allclose(bias(image), image * torch.sigmoid(torch.tensor(0.5)))
     with pytest.raises(TodmError, match=r"call site\(x, source=...\)"):

@@ -450,3 +450,12 @@ def test_another_task_has_its_own_metric(tmp_path: Path) -> None:
     assert not re.search(r"\bwer\b|transcribe|utterance|real-time", text)
     assert "top-1 error %" in table(tmp_path)
     assert "rtf" not in table(tmp_path)
+
+
+def test_a_metric_keeps_two_decimals_in_any_unit(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"name": "images", "metric_unit": "of 255"}))
+    rows = [row | {"subnet": "small", "rmse": 11.5 + row["rmse"]} for row in bench_rows("rmse")[:4]]
+    write_csv(tmp_path / "bench.csv", rows)
+    lines = table(tmp_path).splitlines()
+    assert "RMSE of 255" in lines[0]
+    assert "15.37" in lines[2] and "15.48" in lines[3]

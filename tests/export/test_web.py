@@ -49,7 +49,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
         pytest.skip(str(error))
     return write_bundle(
         tmp_path_factory.mktemp("web") / "bundle", recogniser_program(), name="talker", arch={"depth": 2}, params=9_000,
-        macs=50_000, metrics={"wer": 90.0}, data={"name": "none", "license": "cc0-1.0"}, runtimes=["web"],
+        macs=50_000, metrics={"wer": 90.0}, data={"name": "none", "license": "cc0-1.0"}, task="automatic-speech-recognition", runtimes=["web"],
     )  # fmt: skip
 
 
@@ -277,6 +277,7 @@ def test_the_folder_is_whole_and_sealed(bundle: Bundle) -> None:
     web = bundle.folder / "web"
     assert {f"web/{path.name}" for path in web.iterdir()} <= set(bundle.manifest["files"])
     assert sum(path.stat().st_size for path in web.iterdir()) < 5e6
+    assert "python3 -m http.server --directory web" in (bundle.folder / "README.md").read_text()
     assert {path.name for path in bundle.files("web", "int8")} == {"encoder.int8.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"}  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from todm.dropout.registry import create as create
 from todm.dropout.registry import names as names
 from todm.dropout.registry import register as register
 from todm.dropout.regularise import after_step as after_step
+from todm.dropout.regularise import nonzero as nonzero
 from todm.dropout.regularise import penalty as penalty
 from todm.dropout.site import Site as Site
 from todm.dropout.weights import WeightMethod as WeightMethod
-from todm.dropout.weights import nonzero as nonzero

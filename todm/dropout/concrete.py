@@ -31,9 +31,9 @@ class ConcreteDropout(nn.Module):
         """(...) -> the same shape."""
         if not self.training:
             return x
-        u = torch.rand_like(x).clamp(1e-6, 1 - 1e-6)
+        u = torch.rand(x.shape, device=x.device).clamp(1e-6, 1 - 1e-6)
         drop = torch.sigmoid((self.logit + u.logit()) / self.temperature)
-        return x * (1 - drop) / torch.sigmoid(-self.logit)
+        return x * ((1 - drop) / torch.sigmoid(-self.logit)).to(x.dtype)
 
     def penalty(self) -> Tensor:
         """The negative entropy, a scalar."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from todm.dropout.rates import Probability, Rate, RateLike
 from todm.dropout.schedule import FrontToBack
-from todm.dropout.site import channel_axis
+from todm.dropout.site import along_channels
 from todm.dropout.spatial import channel_mask
 from todm.space import Width, active, full
 
@@ -65,8 +65,7 @@ class LearntMixture(nn.Module):
         """(batch, channels, height, width) or (batch, ..., features) -> the same shape."""
         if not self.training or self.rate.now == 0:
             return x
-        weight = torch.sigmoid(self.logit[: active(self.width)])
-        weight = weight.reshape(-1, *(1,) * (x.ndim - 1 - channel_axis(x)))
+        weight = along_channels(torch.sigmoid(self.logit[: active(self.width)]), x)
         return mixture(x, weight, channel_mask(x, self.rate.now))
 
     def extra_repr(self) -> str:

@@ -86,7 +86,7 @@ class Rates:
             self._rates[f"{path}.{attribute}"] = rate
             # Sites of one name share a curve unless their schedules differ.
             suffix = "" if attribute == "rate" else f".{attribute}"
-            own = path.removesuffix(".method").replace(".parametrizations.weight.0", "")
+            own = path.removesuffix(".method").replace("parametrizations.weight.0", "weight")
             shown = self._shown.setdefault(sites.get(path, own) + suffix, rate)
             if shown.schedule != rate.schedule:
                 self._shown[own + suffix] = rate

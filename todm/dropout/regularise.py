@@ -54,3 +54,18 @@ def _step_sizes(optimizer: torch.optim.Optimizer, group: dict, weight: nn.Parame
         return float(group["lr"])
     second = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
     return group["lr"] / (second.sqrt() + group["eps"])
+
+
+@torch.no_grad()
+def nonzero(model: nn.Module) -> tuple[int, int]:
+    """(weights that are not zero, all weights) in the active subnet, of the layers that a weight method acts on.
+
+    Args:
+        model: In eval mode, for in training the weights are one noisy draw.
+    """
+    count = total = 0
+    for module in {id(module): module for module in _in_use(model)}.values():
+        for method, weight in _weight_methods(module):
+            part = method.in_use(method(weight))
+            count, total = count + int(torch.count_nonzero(part)), total + part.numel()
+    return count, total

@@ -74,3 +74,9 @@ class Site(nn.Module):
 def channel_axis(x: Tensor) -> int:
     """Where the features are: axis 1 of images and attention weights (four axes), else the last."""
     return 1 if x.ndim == 4 else x.ndim - 1
+
+
+def along_channels(values: Tensor, x: Tensor) -> Tensor:
+    """One value a feature, (features), in a shape that broadcasts along the feature axis of `x`."""
+    values = values.to(x.dtype)
+    return values.reshape(-1, 1, 1) if x.ndim == 4 else values

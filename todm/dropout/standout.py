@@ -10,35 +10,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from todm.dropout.site import channel_axis
+from todm.dropout.site import along_channels
 from todm.errors import TodmError
 from todm.space import Width, active, full
 
 
 def masked(x: Tensor, keep: Tensor, uniform: Tensor) -> Tensor:
-    """`x` where `uniform` is below `keep`, else 0; the gradient in `keep` is that of x * keep. All of one shape."""
+    """`x` where `uniform` is below `keep`, else 0; the gradient in `keep` is that of x * keep.
+
+    Args:
+        x: (...)
+        keep: Probabilities that broadcast to the shape of `x`.
+        uniform: Numbers in [0, 1), of the shape of `x`.
+    """
     mask = (uniform < keep).to(x.dtype)
     return x * (mask + keep - keep.detach())
 
 
 def standout(x: Tensor, keep: Tensor, training: bool) -> Tensor:
     """One sampled mask in training, its expectation otherwise."""
-    return masked(x, keep, torch.rand_like(keep)) if training else x * keep
-
-
-class Expectation(nn.Module):
-    """What is left of a standout layer in a deployed net: x times its keep probability.
-
-    Args:
-        method: The layer.
-    """
-
-    def __init__(self, method: "TiedStandout | LearntStandout | BiasStandout") -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
-        return x * self.method.keep(x, preactivation, source)
+    # In single precision always: bfloat16 has 256 uniform numbers.
+    return masked(x, keep, torch.rand(x.shape, device=x.device)) if training else x * keep
 
 
 class TiedStandout(nn.Module):
@@ -71,7 +63,19 @@ class TiedStandout(nn.Module):
 
     def deployed(self) -> nn.Module:
         """Its expectation."""
-        return Expectation(TiedStandout(self.alpha, self.beta, self.detach))
+        return TiedExpectation(self.alpha, self.beta)
+
+
+class TiedExpectation(nn.Module):
+    """What is left of tied standout in a deployed net: x sigmoid(alpha z + beta)."""
+
+    def __init__(self, alpha: float, beta: float) -> None:
+        super().__init__()
+        self.alpha, self.beta = alpha, beta
+
+    def forward(self, x: Tensor, preactivation: Tensor | None = None) -> Tensor:
+        z = preactivation if preactivation is not None else x
+        return x * torch.sigmoid(self.alpha * z + self.beta)
 
 
 class LearntStandout(nn.Module):
@@ -112,9 +116,19 @@ class LearntStandout(nn.Module):
     def deployed(self) -> nn.Module:
         """Its expectation, at the active widths."""
         rows, columns = active(self.width), active(self.source_width)
-        part = LearntStandout(rows, columns)
-        part.weight.data, part.bias.data = self.weight[:rows, :columns].clone(), self.bias[:rows].clone()
-        return Expectation(part)
+        return LearntExpectation(self.weight.detach()[:rows, :columns].clone(), self.bias.detach()[:rows].clone())
+
+
+class LearntExpectation(nn.Module):
+    """What is left of learnt standout in a deployed net: x sigmoid(P s + b)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        super().__init__()
+        self.network = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+        self.network.weight, self.network.bias = nn.Parameter(weight), nn.Parameter(bias)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        return x * torch.sigmoid(self.network(source))
 
 
 class BiasStandout(nn.Module):
@@ -131,10 +145,8 @@ class BiasStandout(nn.Module):
         self.bias = nn.Parameter(torch.full((full(width),), float(beta)))
 
     def keep(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
-        """Keep probabilities, of the shape of `x`."""
-        bias = self.bias[: active(self.width)]
-        bias = bias.reshape(-1, *(1,) * (x.ndim - 1 - channel_axis(x)))
-        return torch.sigmoid(bias).expand_as(x)
+        """Keep probabilities (active width) for the feature axis of `x`."""
+        return along_channels(torch.sigmoid(self.bias[: active(self.width)]), x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> the same shape."""
@@ -145,6 +157,17 @@ class BiasStandout(nn.Module):
 
     def deployed(self) -> nn.Module:
         """Its expectation, at the active width."""
-        part = BiasStandout(active(self.width))
-        part.bias.data = self.bias[: active(self.width)].clone()
-        return Expectation(part)
+        return BiasExpectation(torch.sigmoid(self.bias.detach()[: active(self.width)]))
+
+
+class BiasExpectation(nn.Module):
+    """What is left of bias-only standout in a deployed net: each feature times a constant."""
+
+    constant: Tensor
+
+    def __init__(self, constant: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("constant", constant)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * along_channels(self.constant, x)

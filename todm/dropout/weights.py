@@ -6,7 +6,6 @@ with `settled(weight)`, which is all that extraction keeps.
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
 from todm.space import Width, active
@@ -49,25 +48,3 @@ class WeightMethod(nn.Module):
         Args:
             step: Step size of each weight (of the shape of `weight`, or one for all).
         """
-
-
-def nonzero(model: nn.Module) -> tuple[int, int]:
-    """(weights that are not zero, all weights) of the active parts of the layers that a weight method acts on.
-
-    Args:
-        model: In eval mode, or the weights are those of one noisy draw.
-    """
-    count = total = 0
-    for module in model.modules():
-        for method in _methods_on(module):
-            part = method.in_use(module.weight.detach())  # type: ignore[union-attr,operator]
-            count, total = count + int(torch.count_nonzero(part)), total + part.numel()
-    return count, total
-
-
-def _methods_on(module: nn.Module) -> list[WeightMethod]:
-    """The weight methods of a layer."""
-    lists = module._modules.get("parametrizations")
-    if not isinstance(lists, nn.ModuleDict) or "weight" not in lists:
-        return []
-    return [method for method in lists["weight"].children() if isinstance(method, WeightMethod)]
