@@ -2,7 +2,8 @@
 
 import { zeros } from "./runtime.js";
 
-const WARM_UP = 20;
+const WARM_UP = 20; // cycles at least
+const SETTLE = 1000; // milliseconds at least: the browser compiles what is hot once more, beside the first cycles
 
 /** Standard normal numbers by Box and Muller (1958), uniform ones by Park and Miller (1988): the same every time. */
 function noise(length) {
@@ -41,13 +42,15 @@ function cycleOf(methods, program) {
 /** Milliseconds of each of `cycles` cycles, one right after the other. Warm-up cycles come first, not counted. */
 export async function measure(methods, program, cycles) {
   const cycle = cycleOf(methods, program);
+  const start = performance.now();
+  for (let i = 0; i < WARM_UP || performance.now() - start < SETTLE; i++) await cycle();
   const times = [];
-  for (let i = 0; i < WARM_UP + cycles; i++) {
+  for (let i = 0; i < cycles; i++) {
     const begin = performance.now();
     await cycle();
     times.push(performance.now() - begin);
   }
-  return times.slice(WARM_UP);
+  return times;
 }
 
 /**
