@@ -24,8 +24,7 @@ class _Wrapper(nn.Module):
             return getattr(super().__getattr__("layer"), name)
 
     def plain(self) -> nn.Module:
-        """The layer alone, unless the method has a part in inference."""
-        self.site = self.site.plain()
+        """The layer alone, unless the method has a part in inference; the site is plain already, as children are."""
         return self if self.site.method is not None else self.layer
 
 
