@@ -1,5 +1,6 @@
 """The model card: README.md of a bundle, with the front matter that Hugging Face reads."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,11 +9,16 @@ import yaml
 SHERPA = {"streaming": "sherpa-onnx", "offline": "sherpa-onnx-offline"}
 """Variant -> the program of sherpa-onnx that runs its files."""
 
+LICENSES = {"apache-2.0", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0", "mit"}
+"""Identifiers that Hugging Face knows; any other license is `other`, with its name."""
+FRONT = "front.svg"
+"""The picture of a run's exported files: error against size."""
+
 
 def model_card(manifest: Mapping[str, Any]) -> str:
     """Markdown from what bundle.json holds."""
     name, data, program = manifest["name"], manifest["data"], manifest["program"]
-    front: dict[str, Any] = {"license": data["license"], "tags": ["todm", *manifest["runtimes"]]}
+    front: dict[str, Any] = {**_license(data["license"]), "tags": ["todm", *manifest["runtimes"]]}
     metrics = [{"type": key, "value": value} for key, value in manifest["metrics"].items()]
     if manifest["task"]:
         front["pipeline_tag"] = manifest["task"]
@@ -32,8 +38,11 @@ def model_card(manifest: Mapping[str, Any]) -> str:
         f"{'; '.join(facts)}. Trained on {data['name']} (license: {data['license']}). "
         f"Architecture: {', '.join(f'{key} {value}' for key, value in manifest['arch'].items())}.\n",
         _results(manifest),
+        *([f"![error against size of every file of this family]({FRONT})\n"] if FRONT in manifest["files"] else []),
         "## Use\n",
         _use(manifest),
+        *_delegation(manifest),
+        *_training(manifest.get("run", {})),
         "## Files\n",
         _table(("file", "bytes"), ((f"`{path}`", each["size_bytes"]) for path, each in manifest["files"].items())),
         "`bundle.json` holds the signature of every method, the architecture, all measurements, and the "
@@ -67,6 +76,34 @@ def _results(manifest: Mapping[str, Any]) -> str:
                 )
             )
     return _table(("runtime", "precision", "MB", metric, "p50 / p90 ms", "real-time factor", "measured on"), rows)
+
+
+def _license(text: str) -> dict[str, str]:
+    """As the front matter wants it: `CC BY-SA 4.0` is `cc-by-sa-4.0`."""
+    identifier = re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
+    return {"license": identifier} if identifier in LICENSES else {"license": "other", "license_name": text}
+
+
+def _delegation(manifest: Mapping[str, Any]) -> list[str]:
+    """What runs on each runtime's accelerated path, file by file, and what stays behind."""
+    rows = [
+        (
+            f"{row['runtime']} {row['file']}",
+            f"{100 * row['nodes_accelerated']:.0f} % of {row['nodes']}",
+            f"{100 * row['time_accelerated']:.0f} %",
+            f"{100 * row['matrix_accelerated']:.0f} %",
+            ", ".join(f"{entry['what']} x{entry['nodes']}" for entry in row["behind"]) or "nothing",
+        )
+        for row in manifest.get("delegation", ())
+    ]
+    head = ("file", "nodes accelerated", "time", "matrix work", "left behind")
+    return ["## On the accelerated path\n", _table(head, rows)] if rows else []
+
+
+def _training(run: Mapping[str, Any]) -> list[str]:
+    """Where the model comes from, as far as its run says."""
+    facts = [f"- {key.replace('_', ' ')}: {value}" for key, value in run.items() if value is not None]
+    return ["## Training run\n", *facts, ""] if facts else []
 
 
 def _use(manifest: Mapping[str, Any]) -> str:

@@ -23,9 +23,11 @@ from todm.export.bench import BENCH_KEYS, measure
 from todm.export.browser import NoBrowser
 from todm.export.bundle import Bundle, load_bundle, write_bundle
 from todm.export.calibrate import record
+from todm.export.card import FRONT
 from todm.export.device import Device, find_device
 from todm.export.parity import compare
 from todm.export.proof import attach
+from todm.export.report import picture
 from todm.files import atomic_write, read_json, write_json
 from todm.program import Program, eager
 from todm.rows import put_rows
@@ -242,6 +244,10 @@ class Family:
             put_rows(self.run.path / "parity.csv", proven, ["subnet", "form"])
             if rows:
                 put_rows(self.run.path / "bench.csv", rows, BENCH_KEYS)
+        if measured:
+            front = picture(self.run.path)
+            for folder in folders:
+                load_bundle(folder / "bundle").record(files={FRONT: front})
         return measured
 
     def prove(self, folder: Path, runtimes: Sequence[str]) -> None:
@@ -275,7 +281,8 @@ class Family:
                     metric: score.metrics[metric],
                     "size_bytes": bundle.size_bytes(runtime, precision),
                 })  # fmt: skip
-        bundle.record(parity=rows)
+        origin = {key: self.run.info.get(key) for key in ("name", "seed", "created", "git_commit", "versions")}
+        bundle.record(parity=rows, run=origin | {"checkpoint": self.study})
         for methods in list(program.ways().values())[1:]:
             names = {method.name for method in methods}
             mine = {name: call for name, call in eager(program).items() if name in names}

@@ -13,7 +13,7 @@ import yaml
 from toy import WIDTH, Joiner
 
 from todm.errors import TodmError
-from todm.export import Bundle, bundle, load_bundle, write_bundle
+from todm.export import Bundle, bundle, card, load_bundle, write_bundle
 from todm.files import sha256
 from todm.program import Method, Program
 
@@ -202,3 +202,24 @@ def test_a_kill_between_any_two_renames_leaves_a_whole_bundle(pristine: Bundle, 
         assert f"'value': {seen[-1]}" in str(yaml.safe_load((folder / "README.md").read_text().split("---\n")[1]))
     assert seen == sorted(seen, reverse=True) and set(seen) == {2.5, 1.25}
     assert codes[0] == 9 and codes[-1] == 0
+
+
+def test_the_card_tells_of_training_delegation_and_the_family(copy: Path) -> None:
+    load_bundle(copy).record(files={"front.svg": b"<svg/>"}, run={"name": "digits", "seed": 3, "git_commit": None})
+    text = (copy / "README.md").read_text()
+    assert "](front.svg)" in text and "- name: digits\n- seed: 3\n" in text and "git commit" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| executorch model.pte |"))
+    assert "| 100 % |" in row and "encode_chunk: native_layer_norm.out x2" in row
+    assert load_bundle(copy).manifest["run"]["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "front"),
+    [
+        ("CC BY-SA 4.0", {"license": "cc-by-sa-4.0"}),
+        ("mit", {"license": "mit"}),
+        ("LDC user agreement", {"license": "other", "license_name": "LDC user agreement"}),
+    ],
+)
+def test_licenses_as_hugging_face_names_them(name: str, front: dict[str, str]) -> None:
+    assert card._license(name) == front
