@@ -5,7 +5,7 @@
 set -euo pipefail
 [ $# = 1 ] || { sed -n 2,4p "$0"; exit 2; }
 command -v qemu-aarch64-static >/dev/null || { echo "type: apt-get install qemu-user-static"; exit 2; }
-mkdir -p "$1"/{state/lists/partial,cache/archives/partial,debs,wheels,root,site}
+mkdir -p "$1"/{state/lists/partial,cache/archives/partial,debs,wheels,system,site}
 cd "$1"
 here=$PWD
 touch status
@@ -15,7 +15,7 @@ arm=(-o APT::Architecture=arm64 -o APT::Architectures=arm64 -o APT::Sandbox::Use
 apt-get "${arm[@]}" update -qq
 (cd debs && apt-get "${arm[@]}" download -qq python3.11-minimal libpython3.11-minimal libpython3.11-stdlib libc6 libgcc-s1 \
     libstdc++6 zlib1g libexpat1 libffi8 libssl3 libbz2-1.0 liblzma5 libuuid1 libcrypt1)
-for package in debs/*.deb; do dpkg -x "$package" root; done
+for package in debs/*.deb; do dpkg -x "$package" system; done
 # Later ones read this machine's /sys for an Arm CPU while they load, and crash.
 "${PYTHON:-python3}" -m pip download -q --no-deps -d wheels --python-version 3.11 --only-binary=:all: \
     --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64 --platform manylinux2014_aarch64 \
@@ -24,6 +24,6 @@ for wheel in wheels/*.whl; do "${PYTHON:-python3}" -m zipfile -e "$wheel" site; 
 cat > arm64-emulated.yaml <<PROFILE
 name: arm64-emulated
 cycles: 20
-python: env PYTHONPATH=$here/site PYTHONHOME=$here/root/usr qemu-aarch64-static -L $here/root $here/root/usr/bin/python3.11
+python: env PYTHONPATH=$here/site PYTHONHOME=$here/system/usr qemu-aarch64-static -L $here/system $here/system/usr/bin/python3.11
 PROFILE
 echo "todm bench BUNDLE --device $here/arm64-emulated.yaml --paced 5 --soak 100"
