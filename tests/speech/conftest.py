@@ -16,7 +16,11 @@ from todm.speech.task import Batching, SpeechTask, TransducerConfig
 from todm.speech.tokens import Tokens
 
 TONES = {"up": (300.0, 1200.0), "down": (1200.0, 300.0)}
-ENCODER = EncoderConfig(width=[24], depth=[1, 2], hidden=[16, 32], heads=[4], head_size=4, states=[4], front=16)
+ENCODER = EncoderConfig(
+    width=[24], depth=[1, 2], hidden=[16, 32], heads=[4], head_size=4, states=[4], front=16,
+    attention_every=2, attention_heads=[1, 2], attention_head_size=8, attention_left=20,
+)  # fmt: skip
+"""One block of each family: state-space, then attention."""
 TAIL_ONLY = Augmentation(speeds=[1.0], gain=0, noise=0, tail=0.5, frequency_masks=0, time_masks=0)
 
 

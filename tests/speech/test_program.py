@@ -52,7 +52,8 @@ def test_the_program_has_what_sherpa_onnx_reads(task: SpeechTask, trained) -> No
         layers = int(meta["num_encoder_layers"])
         assert chunk.inputs["state0"].shape == (layers, 1, int(meta["d_model"]))
         assert chunk.inputs["state1"].shape == (layers, 1, int(meta["rnn_hidden_size"]))
-        assert int(meta["d_model"]) == arch["depth"] * 4 * 4 * 2 * 4
+        cache = 20 * (2 * arch["attention_heads"] * 8 + 1)
+        assert int(meta["d_model"]) == 4 * 4 * 2 * 4 + (cache if arch["depth"] == 2 else 0)
         assert int(predict.metadata["vocab_size"]) == join.module.out.out_features == 4
         assert int(predict.metadata["context_size"]) == predict.inputs["y"].shape[1] == 2
         assert int(join.metadata["joiner_dim"]) == join.inputs["encoder_out"].shape[1] == 24

@@ -1,11 +1,11 @@
-"""Streaming multi-head state-space encoder: 80 log-mel bins every 10 ms in, one vector every 40 ms out."""
+"""Streaming encoder of state-space and attention layers: 80 log-mel bins every 10 ms in, a vector every 40 ms out."""
 
 import math
 from dataclasses import field
 from typing import Annotated
 
 import torch
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,6 +14,7 @@ from todm.dropout import Site
 from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
 from todm.recipe import STRICT, Count
 from todm.space import Choice, Width
+from todm.speech.attention import WindowAttention
 from todm.speech.features import BINS
 from todm.speech.ssm import MultiHeadSSM
 
@@ -38,6 +39,14 @@ class EncoderConfig:
     """Channels of a head."""
     states: Options = field(default_factory=lambda: [16])
     """Complex modes of a head's recurrence."""
+    attention_every: NonNegativeInt = 0
+    """Every n-th block attends to the recent past instead of filtering all of it; 0: none does."""
+    attention_heads: Options = field(default_factory=lambda: [4])
+    """Heads of those blocks."""
+    attention_head_size: Count = 16
+    """Channels of such a head."""
+    attention_left: Count = 50
+    """Past vectors, of 40 ms each, that such a block sees; a device keeps as many in its cache."""
     front: Count = 48
     """Channels between the two subsampling layers."""
 
@@ -68,12 +77,16 @@ def with_previous(x: Tensor, previous: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Pre-norm state-space layer and pre-norm feed-forward layer, each added to its input."""
+    """A pre-norm layer that mixes frames and a pre-norm feed-forward layer, each added to its input.
 
-    def __init__(self, config: EncoderConfig, width: Width, heads: Width, states: Width, hidden: Width) -> None:
+    Args:
+        mixer: (batch, time, width) -> the same, causal: a multi-head state-space layer, or streaming attention.
+    """
+
+    def __init__(self, mixer: nn.Module, width: Width, hidden: Width) -> None:
         super().__init__()
         self.norm_mixer = ElasticLayerNorm(width)
-        self.mixer = MultiHeadSSM(width, heads, config.head_size, states)
+        self.mixer = mixer
         self.norm_feed_forward = ElasticLayerNorm(width)
         self.up = ElasticLinear(width, hidden)
         self.drop = Site("feed_forward", width=hidden, shared_axis=1, source_width=width)
@@ -104,11 +117,18 @@ class Encoder(nn.Module):
         super().__init__()
         width, depth = axis("width", config.width), Choice("depth", config.depth)
         heads, states = axis("heads", config.heads), axis("states", config.states)
+        attending = axis("attention_heads", config.attention_heads)
         self.register_buffer("feature_mean", torch.zeros(BINS))
         self.register_buffer("feature_scale", torch.ones(BINS))
         self.front_in = ElasticLinear(3 * BINS, config.front)
         self.front_out = ElasticLinear(3 * config.front, width)
-        blocks = [Block(config, width, heads, states, axis(f"hidden{i}", config.hidden)) for i in range(depth.full)]
+
+        def mixer(index: int) -> nn.Module:
+            if config.attention_every and (index + 1) % config.attention_every == 0:
+                return WindowAttention(width, attending, config.attention_head_size, config.attention_left)
+            return MultiHeadSSM(width, heads, config.head_size, states)
+
+        blocks = [Block(mixer(i), width, axis(f"hidden{i}", config.hidden)) for i in range(depth.full)]
         self.blocks = ElasticStack(blocks, depth)
         self.norm = ElasticLayerNorm(width)
         self.project = ElasticLinear(width, size_out)

@@ -14,6 +14,19 @@ from todm.elastic.linear import ElasticLinear, copied
 from todm.space import Width, active, full
 
 
+def toeplitz(kernel: Tensor, future: float = 0.0) -> Tensor:
+    """Matrices that hold `kernel` (heads, length) by distance into the past, and `future` above the diagonal.
+
+    Returns:
+        (heads, length, length), out[h, t, s] = kernel[h, t - s] for s <= t.
+    """
+    heads, length = kernel.shape
+    # Row t is row 0 shifted right by t: repeat a row of 2L and read it with period 2L - 1.
+    row = torch.cat([kernel[:, :1], kernel.new_full((heads, length), future), kernel[:, 1:].flip(1)], dim=1)
+    rows = row[:, None].expand(-1, length, -1).reshape(heads, -1)[:, : length * (2 * length - 1)]
+    return rows.view(heads, length, 2 * length - 1)[:, :, :length]
+
+
 class DiagonalSSM(nn.Module):
     """S4D kernels, one a head. Complex numbers are pairs of real tensors, so that every runtime can run them.
 
@@ -70,10 +83,7 @@ class DiagonalSSM(nn.Module):
         """The causal convolution with the kernel, D included, as a matrix: (heads, out time, in time)."""
         kernel = self.kernel(length)
         kernel = torch.cat([kernel[:, :1] + self.D[: active(self.heads), None], kernel[:, 1:]], dim=1)
-        # Row t is row 0 shifted right by t: repeat a row of 2L and read it with period 2L - 1.
-        row = torch.cat([kernel[:, :1], kernel.new_zeros(len(kernel), length), kernel[:, 1:].flip(1)], dim=1)
-        rows = row[:, None].expand(-1, length, -1).reshape(len(row), -1)[:, : length * (2 * length - 1)]
-        return rows.view(len(row), length, 2 * length - 1)[:, :, :length]
+        return toeplitz(kernel)
 
     def chunk_matrices(self, length: int) -> dict[str, Tensor]:
         """The layer as matrix products over chunks of `length` frames, with the state carried between them.

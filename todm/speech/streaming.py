@@ -1,9 +1,13 @@
 """The encoder as a device runs it: a chunk of frames and the states in, vectors and the new states out."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from todm.space import active
+from todm.speech.attention import NEVER, WindowAttention
 from todm.speech.encoder import SUBSAMPLING, Block, Encoder, with_previous
 from todm.speech.ssm import MultiHeadSSM
 
@@ -55,11 +59,64 @@ class ChunkMixer(nn.Module):
         return self.out(gated.reshape(-1, length, heads // 2 * size)), state
 
 
+class ChunkAttention(nn.Module):
+    """A streaming attention layer over one chunk, with the keys and values of the past frames as its state.
+
+    The state holds for each cached frame its key, its value, and whether it is one at all: zeros are an empty cache.
+
+    Args:
+        attention: An extracted layer.
+        length: Frames per chunk.
+    """
+
+    band: Tensor
+    present: Tensor
+
+    def __init__(self, attention: WindowAttention, length: int) -> None:
+        super().__init__()
+        self.query, self.out = attention.query, attention.out
+        self.key, self.value = attention.key, attention.value
+        self.heads, self.head_size = active(attention.heads), attention.head_size
+        self.length, self.left = length, attention.left
+        with torch.no_grad():
+            self.register_buffer("band", attention.chunk_band(length).unsqueeze(0))
+        self.register_buffer("present", torch.ones(1, length, 1))
+
+    @property
+    def state_size(self) -> int:
+        """Numbers carried from chunk to chunk."""
+        return self.left * (2 * self.heads * self.head_size + 1)
+
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, length, width) and (batch, state size) -> the same shapes."""
+        heads, size, inner, seen = self.heads, self.head_size, self.heads * self.head_size, self.left + self.length
+        now = torch.cat([self.key(x), self.value(x), self.present.expand(x.shape[0], -1, -1)], dim=2)
+        cache = torch.cat([state.reshape(-1, self.left, 2 * inner + 1), now], dim=1)
+        key = cache[:, :, :inner].reshape(-1, seen, heads, size).permute(0, 2, 3, 1).reshape(-1, size, seen)
+        value = cache[:, :, inner : 2 * inner].reshape(-1, seen, heads, size)
+        value = value.permute(0, 2, 1, 3).reshape(-1, seen, size)
+        query = self.query(x).reshape(-1, self.length, heads, size).permute(0, 2, 1, 3).reshape(-1, self.length, size)
+        scores = torch.bmm(query * (1 / math.sqrt(size)), key).reshape(-1, heads, self.length, seen)
+        empty = (1 - cache[:, :, 2 * inner :].reshape(-1, 1, 1, seen)) * NEVER
+        weights = (scores + self.band + empty).softmax(-1).reshape(-1, self.length, seen)
+        mixed = torch.bmm(weights, value).reshape(-1, heads, self.length, size).permute(0, 2, 1, 3)
+        state = cache[:, self.length :].reshape(-1, self.state_size)
+        return self.out(mixed.reshape(-1, self.length, inner)), state
+
+
+def chunked(mixer: nn.Module, length: int) -> ChunkMixer | ChunkAttention:
+    """The form that works chunk by chunk of a layer that mixes frames."""
+    if isinstance(mixer, WindowAttention):
+        return ChunkAttention(mixer, length)
+    assert isinstance(mixer, MultiHeadSSM)
+    return ChunkMixer(mixer, length)
+
+
 class StreamingEncoder(nn.Module):
     """An extracted encoder over chunks, with two packed states that start at zero.
 
-    `state0` (1, batch, K0) holds the state-space layers, `state1` (1, batch, K1) the last frame before each of the two
-    subsampling layers: the layout that streaming runtimes expect of a two-state recurrent encoder.
+    `state0` (1, batch, K0) holds the states of the layers that mix frames, `state1` (1, batch, K1) the last frame
+    before each of the two subsampling layers: the layout that streaming runtimes expect of a recurrent encoder.
 
     Args:
         encoder: An extracted encoder, in eval mode.
@@ -79,7 +136,7 @@ class StreamingEncoder(nn.Module):
         self.front_in, self.front_out = encoder.front_in, encoder.front_out
         blocks = [block for block in encoder.blocks if isinstance(block, Block)]
         self.blocks = nn.ModuleList(blocks)
-        self.mixers = nn.ModuleList(ChunkMixer(block.mixer, frames // SUBSAMPLING) for block in blocks)
+        self.mixers = nn.ModuleList(chunked(block.mixer, frames // SUBSAMPLING) for block in blocks)
         self.norm, self.project = encoder.norm, encoder.project
         self.bins, self.front = len(encoder.feature_mean), self.front_out.in_features // 3
 
@@ -100,7 +157,7 @@ class StreamingEncoder(nn.Module):
         states, offset = [], 0
         for block, mixer in zip(self.blocks, self.mixers, strict=True):
             assert isinstance(block, Block)
-            assert isinstance(mixer, ChunkMixer)
+            assert isinstance(mixer, ChunkMixer | ChunkAttention)
             state = state0[:, :, offset : offset + mixer.state_size].reshape(-1, mixer.state_size)
             offset += mixer.state_size
             mixed, state = mixer(block.norm_mixer(x), state)
