@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -134,6 +134,7 @@ def write_bundle(
     precisions: Sequence[Precision] = PRECISIONS,
     calibration: "Sequence[Call]" = (),
     delegated: float = 1.0,
+    kept: "Mapping[str, Collection[str]] | None" = None,
 ) -> Bundle:
     """Export a program to every runtime and precision. The folder appears when it is complete.
 
@@ -144,6 +145,7 @@ def write_bundle(
         metrics: of the PyTorch subnet, the one that counts first, e.g. `{"wer": 2.1}`.
         data: `name` and `license` of the data it was trained on, and what else is worth saying.
         task: Hugging Face pipeline tag, e.g. `automatic-speech-recognition`.
+        kept: linear layers that each runtime's int8 leaves in float, named as `quantize.layers` does.
         delegated: share of the matrix operators that must run on the accelerated path of each runtime.
 
     Raises:
@@ -169,7 +171,12 @@ def write_bundle(
                 "metrics": dict(metrics),
                 "data": dict(data),
                 "program": program.signature(),
-                "runtimes": {each.name: _export(each, program, building, precisions, calibration) for each in backends},
+                "runtimes": {
+                    each.name: _export(
+                        each, program, building, precisions, calibration, (kept or {}).get(each.name, ())
+                    )
+                    for each in backends
+                },
                 "parity": [],
                 "measurements": [],
             },
@@ -196,8 +203,13 @@ def _export(
     root: Path,
     precisions: Sequence[Precision],
     calibration: "Sequence[Call]",
+    kept: "Collection[str]",
 ) -> dict[str, Any]:
     """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
+    if kept:
+        from todm.export.quantize import keeping  # imports torch, which opening a bundle must not wait for
+
+        program = keeping(program, kept)
     written = {precision: backend.export(program, root, precision, calibration) for precision in precisions}
     variants = {}
     for variant in written[precisions[0]]:
@@ -213,8 +225,19 @@ def _export(
         }
     return {
         "variants": variants,
+        "float_layers": sorted(kept),
         "versions": backend.versions(),
     }
+
+
+def publish(bundle: Bundle, folder: Path) -> Bundle:
+    """Move a bundle to where it is looked for, in place of the one that was there."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    bundle.folder.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    return Bundle(folder, bundle.manifest)
 
 
 def load_bundle(folder: Path | str) -> Bundle:

@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram, export
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
+from todm.export.quantize import kept_weights
 from todm.export.runner import load_executorch, trace_executorch
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
@@ -41,7 +42,7 @@ class ExecuTorch:
                 exported[method.name] = _exported(method, method.module)
                 if precision == "int8" and method.quantize:
                     calls = [inputs for name, inputs in calibration if name == method.name]
-                    exported[method.name] = _int8(method, exported[method.name], calls)
+                    exported[method.name] = _int8(method, exported[method.name], calls, program.static)
             data = _lowered(exported)
         name = "model.int8.pte" if precision == "int8" else "model.pte"
         path = atomic_write(folder / self.name / name, data)
@@ -64,23 +65,36 @@ class ExecuTorch:
         return {package: version(package) for package in ("torch", "executorch", "torchao")}
 
 
-def _int8(method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]]) -> ExportedProgram:
+def _int8(
+    method: Method, exported: ExportedProgram, calls: Sequence[tuple[np.ndarray, ...]], static: bool
+) -> ExportedProgram:
     """PT2E. Linear layers: weights by channel, activations by the range of the call at hand, which errs a
-    fourth as much as calibrated ranges and is as fast. Convolutions: calibrated, XNNPACK has no other.
+    fourth as much as calibrated (`static`) ranges and is as fast. Convolutions: calibrated, XNNPACK has no other.
     """
     from executorch.backends.xnnpack.quantizer import xnnpack_quantizer as xnnpack
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     runs = [_examples(method)]
-    if any(str(node.target).startswith("aten.conv") for node in exported.graph.nodes):
+    if static or any(str(node.target).startswith("aten.conv") for node in exported.graph.nodes):
         runs = [tuple(map(torch.from_numpy, inputs)) for inputs in calls]
         if not runs:
-            raise TodmError(f"int8 convolutions of method {method.name!r} need calibration on recorded calls")
+            what = "linear layers with calibrated ranges" if static else "convolutions"
+            raise TodmError(f"int8 {what} of method {method.name!r} need calibration on recorded calls")
     quantizer = xnnpack.XNNPACKQuantizer()
-    for operator, dynamic in ((torch.ops.aten.linear, True), (torch.ops.aten.conv2d, False)):
+    module, kept = exported.module(), kept_weights(method)
+
+    def wanted(node: torch.fx.Node) -> bool:
+        """Whether a node is none of the layers that stay in float."""
+        if node.target != torch.ops.aten.linear.default or not kept:
+            return True
+        weight = module.get_parameter(str(node.args[1].target))  # type: ignore[union-attr]
+        return not any(weight.shape == other.shape and torch.equal(weight, other) for other in kept)
+
+    quantizer.set_filter_function(wanted)
+    for operator, dynamic in ((torch.ops.aten.linear, not static), (torch.ops.aten.conv2d, False)):
         config = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
         quantizer.set_operator_type(operator.default, config)
-    prepared = prepare_pt2e(exported.module(), quantizer)
+    prepared = prepare_pt2e(module, quantizer)
     for inputs in runs:
         prepared(*inputs)
     return _exported(method, convert_pt2e(prepared))

@@ -8,11 +8,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
+from todm.export.quantize import kept_weights
 from todm.export.runner import load_onnx, trace_onnx
 from todm.export.sherpa import check_layout, metadata
 from todm.files import atomic_write
@@ -81,7 +83,8 @@ def _convert(program: Program, method: Method, folder: Path, precision: Precisio
     model = onnx.load(path)
     # Matrices of a recurrence have rank 3. They are small, and their errors come back with the states.
     ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
-    kept = [node.name for node in model.graph.node if any(ranks.get(name, 0) > 2 for name in node.input)]
+    left = {name for name, rank in ranks.items() if rank > 2} | _kept(model, method)
+    kept = [node.name for node in model.graph.node if left.intersection(node.input)]
     target = folder / f"{method.file}.int8.onnx"
     temporary = target.with_name(f".{target.name}.part")
     # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.
@@ -91,6 +94,21 @@ def _convert(program: Program, method: Method, folder: Path, precision: Precisio
     model = onnx.load(temporary)
     temporary.unlink()
     return atomic_write(target, _described(model, program, method))
+
+
+def _kept(model: "ModelProto", method: Method) -> set[str]:
+    """Initializers that are weights int8 leaves in float; the exporter transposes and renames them."""
+    from onnx.numpy_helper import to_array
+
+    kept = [weight.detach().numpy() for weight in kept_weights(method)]
+    return {
+        constant.name
+        for constant in (model.graph.initializer if kept else ())
+        for weight in kept
+        if any(
+            list(constant.dims) == list(w.shape) and np.array_equal(to_array(constant), w) for w in (weight, weight.T)
+        )
+    }
 
 
 def _converted(method: Method) -> "ModelProto":

@@ -5,7 +5,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,15 +21,16 @@ from todm.dropout import install
 from todm.errors import TodmError
 from todm.export.bench import BENCH_KEYS, measure
 from todm.export.browser import NoBrowser
-from todm.export.bundle import Bundle, load_bundle, write_bundle
-from todm.export.calibrate import record
+from todm.export.bundle import Bundle, load_bundle, publish, write_bundle
 from todm.export.card import FRONT
 from todm.export.device import Device, find_device
-from todm.export.parity import compare
+from todm.export.gate import Gate, too_costly
 from todm.export.proof import attach
+from todm.export.quantize import costs
 from todm.export.report import picture
 from todm.files import atomic_write, read_json, write_json
-from todm.program import Program, eager
+from todm.program import Program
+from todm.proof import Chain, int8_layers
 from todm.rows import put_rows
 from todm.run import Run
 from todm.search.budget import METRICS, Budget
@@ -41,10 +42,6 @@ from todm.search.spread import spread
 from todm.space import Arch, SearchSpace, activate
 from todm.subnet import extract
 
-CALIBRATION = 200
-"""Calls of each method that int8 is calibrated and parity is measured on."""
-CARRIED = 4
-"""Calls that are recorded of each further way to use a program."""
 ATTEMPTS = 3
 """Subnets exported for a budget before giving up on one that measures inside it."""
 
@@ -251,47 +248,51 @@ class Family:
         return measured
 
     def prove(self, folder: Path, runtimes: Sequence[str]) -> None:
-        """Export one subnet and write its bundle and its rows of parity.csv."""
+        """Export one subnet, put its bundle in place if it passes the gate, and write its rows of parity.csv.
+
+        Raises:
+            TodmError: a file is another model than the subnet, or int8 costs too much; the old bundle stays.
+        """
         arch, subnet = self.load(folder)
-        program = self.task.program(subnet)
-        default = next(iter(program.ways().values()))
-        reference = {name: call for name, call in eager(program).items() if name in {each.name for each in default}}
-        # Recorded on the dev set: int8 may be calibrated on it.
-        calls = record(reference, lambda methods: self.task.score(program, methods, "dev"), CALIBRATION)
-        truth = self.task.score(program, reference, "test")
-        metric = next(iter(truth.metrics))
-        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": truth.metrics})
-        bundle = self._bundle(
-            folder / "bundle", arch, f"{self.recipe.name}-{folder.name}", runtimes, self.recipe.export.precisions,
-            truth.metrics, calls,
-        )  # fmt: skip
-        size = (folder / "subnet.safetensors").stat().st_size
-        rows = [{"form": "pytorch", "max_abs_diff": 0.0, "max_rel_diff": 0.0, "outputs_changed": 0, "size_bytes": size}]
-        rows[0][metric] = truth.metrics[metric]
-        for runtime in runtimes:
-            for precision in self.recipe.export.precisions:
-                methods = bundle.methods(runtime, precision)
-                difference = compare(program, reference, methods, calls)
-                score = self.task.score(program, methods, "test")
-                rows.append({
-                    "form": f"{runtime} {precision}",
-                    "max_abs_diff": max(row["max_abs"] for row in difference),
-                    "max_rel_diff": max(row["max_rel"] for row in difference),
-                    "outputs_changed": sum(a != b for a, b in zip(truth.outputs, score.outputs, strict=True)),
-                    metric: score.metrics[metric],
-                    "size_bytes": bundle.size_bytes(runtime, precision),
-                })  # fmt: skip
-        origin = {key: self.run.info.get(key) for key in ("name", "seed", "created", "git_commit", "versions")}
-        bundle.record(parity=rows, run=origin | {"checkpoint": self.study})
-        for methods in list(program.ways().values())[1:]:
-            names = {method.name for method in methods}
-            mine = {name: call for name, call in eager(program).items() if name in names}
-            calls += record(mine, lambda methods: self.task.score(program, methods, "dev"), CARRIED)
-        attach(bundle, program, calls)
+        chain = Chain(self.task, self.task.program(subnet))
+        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": chain.truth.metrics})
+        scratch = folder / ".bundle"
+        try:
+            bundle = self._within_loss(scratch, arch, f"{self.recipe.name}-{folder.name}", runtimes, chain)
+            rows = chain.pytorch_rows(self.supernet, arch, (folder / "subnet.safetensors").stat().st_size)
+            rows += chain.file_rows(bundle)
+            origin = {key: self.run.info.get(key) for key in ("name", "seed", "created", "git_commit", "versions")}
+            bundle.record(parity=rows, run=origin | {"checkpoint": self.study})
+            export = self.recipe.export
+            Gate(export.max_difference, export.max_changed).check(rows, len(chain.truth.outputs))
+            attach(bundle, chain.program, chain.carried())
+            publish(bundle, folder / "bundle")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+    def _within_loss(self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], chain: Chain) -> Bundle:
+        """A bundle whose int8 files keep the error budget, with as many layers in float as that takes."""
+        export, calls = self.recipe.export, chain.recorded()
+        kept: dict[str, frozenset[str]] = {}
+        ranked: dict[str, float] = {}
+        while True:
+            bundle = self._bundle(folder, arch, name, runtimes, export.precisions, chain.truth.metrics, calls, kept)
+            if export.max_wer_loss is None or chain.metric != "wer" or set(export.precisions) != {"float", "int8"}:
+                return bundle
+            losses = {runtime: chain.int8_loss(bundle, runtime) for runtime in runtimes}
+            over = {runtime: loss for runtime, loss in losses.items() if loss > export.max_wer_loss}
+            if not over:
+                return bundle
+            ranked = ranked or costs(chain.program, calls)
+            for runtime, loss in over.items():
+                more = int8_layers(kept, runtime, list(ranked))
+                if not more:
+                    raise too_costly(runtime, loss, export.max_wer_loss, len(kept.get(runtime, ())), ranked)
+                kept[runtime] = more
 
     def _bundle(
         self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
-        metrics: dict[str, float], calls: Any = (),
+        metrics: dict[str, float], calls: Any = (), kept: Mapping[str, frozenset[str]] | None = None,
     ) -> Bundle:  # fmt: skip
         program, costs = self._built(arch)[0], self.exact(arch)
         data = self.run.info.get("data", {})
@@ -299,7 +300,7 @@ class Family:
             folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
             metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},
             task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
-            delegated=self.recipe.export.delegated,
+            delegated=self.recipe.export.delegated, kept=kept,
         )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class Method:
     """Written into its file, beside the program's, where the format has a place for it."""
     quantize: bool = True
     """Whether int8 precision applies to it."""
+    keep: frozenset[str] = frozenset()
+    """Names of linear layers inside `module` that int8 leaves in float all the same."""
     calls: float = 1.0
     """Calls per call of the main method in ordinary use; 0 for one that belongs to another way of using it."""
 
@@ -61,6 +63,8 @@ class Program:
     """Seconds of signal that one main call consumes; None where the model is not a stream."""
     metadata: dict[str, str] = field(default_factory=dict)
     """Written into every file where the format has a place for it."""
+    static: bool = False
+    """Activations in int8 by ranges calibrated on real calls, where a runtime offers it, not by those of each call."""
     assets: dict[str, bytes] = field(default_factory=dict)
     """Further files of the bundle by name, e.g. `tokens.txt`."""
     variants: dict[str, tuple[str, ...]] = field(default_factory=dict)

@@ -104,6 +104,12 @@ class Export:
     """Number formats of the weights."""
     device: str = "local"
     """Device profile that search and benchmarks measure on."""
+    max_difference: Positive | None = 1e-3
+    """Largest difference of a float file's outputs from PyTorch's, relative to the largest value; null: any."""
+    max_changed: NonNegativeFloat | None = 0.5
+    """Percent of the test set's decisions that a float file may change; null: any."""
+    max_wer_loss: NonNegativeFloat | None = 0.2
+    """Points of word error rate that int8 may cost on the dev set: layers return to float until it holds; null: any."""
     delegated: Fraction = 1.0
     """Share of the matrix operators that must run on a runtime's accelerated path; an export with less is refused."""
 

@@ -1,5 +1,6 @@
 """The run folder: what was asked, where it was made, and what every verb adds to it."""
 
+import dataclasses
 import fcntl
 import os
 import platform
@@ -13,7 +14,7 @@ from typing import Any
 
 from todm.errors import TodmError
 from todm.files import atomic_write, cache_folder, read_json, write_json
-from todm.recipe import Recipe, as_yaml, build, read_yaml, task_class
+from todm.recipe import Recipe, as_yaml, build, merged, read_yaml, task_class
 
 PACKAGES = (
     "todm", "torch", "numpy", "onnx", "onnxruntime", "executorch", "torchao", "lhotse", "optuna", "scikit-learn",
@@ -84,6 +85,15 @@ class Run:
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""
         write_json(self.path / "run.json", self.info | facts)
+
+    def adjusted(self, over: dict[str, Any]) -> "Run":
+        """The same run with some settings of its recipe changed, for what comes after training; nothing is written.
+
+        Raises:
+            TodmError: a setting is unknown or wrong.
+        """
+        values = merged(dataclasses.asdict(self.recipe), over)  # type: ignore[call-overload]
+        return Run(self.path, build(Recipe, values, f"recipe {self.recipe.name!r}"), self.home)
 
     def task(self) -> Any:
         """The task of the recipe, with its options checked.

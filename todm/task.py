@@ -79,6 +79,9 @@ class Task(Protocol):
         """What is exported of an extracted subnet."""
         ...
 
+    # A task whose program has several variants also has
+    # `agreement(program, methods, split) -> (largest difference, the same relative)` between their main outputs.
+
     def score(self, program: Program, methods: Methods, split: str) -> Score:
         """Run a program on `dev` or `test` as a device would; `methods` are its loaded form or `eager(program)`."""
         ...

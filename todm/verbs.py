@@ -218,12 +218,17 @@ def extract(run: str, arch: str, name: str | None = None, json: bool = False) ->
     return {"subnet": str(folder)}
 
 
-def export(subnet: str, to: str = "onnx,executorch", device: str | None = None, json: bool = False) -> dict[str, Any]:
+def export(
+    subnet: str, to: str = "onnx,executorch", chunk_ms: int | None = None, max_wer_loss: float | None = None,
+    device: str | None = None, json: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Export an extracted subnet, check it against PyTorch on the test set, measure it, bundle it.
 
     Args:
         subnet: Folder of the subnet, runs/NAME/subnets/SUBNET.
         to: Runtimes, separated by commas.
+        chunk_ms: Signal that one call of a streaming encoder consumes: 160, 320 or 640; by default the recipe's.
+        max_wer_loss: Points of word error rate that int8 may cost; by default the recipe's.
         device: Device profile to measure on, by default the recipe's.
         json: Print the result as JSON.
     """
@@ -231,7 +236,9 @@ def export(subnet: str, to: str = "onnx,executorch", device: str | None = None, 
     from todm.run import Run
 
     folder = Path(subnet).resolve()
-    opened = Run.open(folder.parent.parent)
+    over: dict[str, Any] = {} if chunk_ms is None else {"model": {"chunk_ms": chunk_ms}}
+    over |= {} if max_wer_loss is None else {"export": {"max_wer_loss": max_wer_loss}}
+    opened = Run.open(folder.parent.parent).adjusted(over)
     with opened.locked():
         rows = Family(opened, device).deploy([folder], to.split(","))
     return {"bundle": os.path.relpath(folder / "bundle"), "files": rows}

@@ -1,6 +1,7 @@
 """The program of a transducer: what devices call, in the layout that sherpa-onnx reads by position."""
 
 import torch
+from torch import nn
 
 from todm.program import Method, Program
 from todm.speech.encoder import SUBSAMPLING
@@ -11,6 +12,8 @@ from todm.speech.transducer import CONTEXT, Transducer
 from todm.speech.whole import LONGEST, WholeEncoder
 
 FRAMES_PER_SECOND = 100
+LEAST_SHARE = 0.02
+"""Of the weights: below it, int8 in predictor or joiner would save nothing, and they decide on symbols."""
 
 
 def transducer_program(subnet: Transducer, tokens: Tokens, chunk_ms: int = 320) -> Program:
@@ -43,16 +46,22 @@ def transducer_program(subnet: Transducer, tokens: Tokens, chunk_ms: int = 320) 
         dynamic={"x": {0: "N"}, "state0": {1: "N"}, "state1": {1: "N"}},
         metadata={key: str(value) for key, value in layout.items()},
     )  # fmt: skip
+    weights = sum(parameter.numel() for parameter in subnet.parameters())
+
+    def worth(module: nn.Module) -> bool:
+        return sum(parameter.numel() for parameter in module.parameters()) > LEAST_SHARE * weights
+
     predict = Method(
         name="predict", file="decoder", module=subnet.predictor.eval(),
         inputs={"y": torch.zeros(1, CONTEXT, dtype=torch.int64)}, outputs=("decoder_out",),
-        dynamic={"y": {0: "N"}}, quantize=False,
+        dynamic={"y": {0: "N"}}, quantize=worth(subnet.predictor),
         metadata={"vocab_size": str(len(tokens)), "context_size": str(CONTEXT)},
     )  # fmt: skip
     join = Method(
         name="join", file="joiner", module=subnet.joiner.eval(),
         inputs={"encoder_out": torch.zeros(1, size), "decoder_out": torch.zeros(1, size)}, outputs=("logit",),
-        dynamic={"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, quantize=False, calls=frames / SUBSAMPLING,
+        dynamic={"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, quantize=worth(subnet.joiner),
+        calls=frames / SUBSAMPLING,
         metadata={"joiner_dim": str(size)},
     )  # fmt: skip
     encode = Method(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
@@ -12,12 +13,14 @@ from torch.nn import functional as F
 from todm.distributed import WHOLE, Shard
 from todm.program import Methods, Program
 from todm.recipe import STRICT, Count, Fraction
+from todm.speech.agreement import agreement
 from todm.speech.augment import Augmentation
 from todm.speech.batches import Batch, evaluation_batches, train_batches, typical_features
 from todm.speech.collapse import collapse
 from todm.speech.corpus import Corpus
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.encoder import EncoderConfig, subsampled
+from todm.speech.features import TAIL, fbank
 from todm.speech.joint_loss import joint_collapse
 from todm.speech.lattice import lattice_loss
 from todm.speech.program import transducer_program
@@ -148,6 +151,16 @@ class SpeechTask:
         """The recogniser of streams and of whole utterances, laid out as sherpa-onnx expects."""
         assert isinstance(subnet, Transducer)
         return transducer_program(subnet, self.corpus.tokens, self.config.chunk_ms)
+
+    def agreement(self, program: Program, methods: Methods, split: str) -> tuple[float, float]:
+        """Largest difference between the encoder's vectors chunk by chunk and as trained, on whole utterances.
+
+        Returns:
+            The difference, and the same relative to the largest value.
+        """
+        frames = program.methods[0].inputs["x"].shape[1]
+        features = (fbank(np.concatenate([samples, TAIL])).numpy() for samples, _ in self.corpus.utterances(split))
+        return agreement(methods, program.state_shapes(), frames, features)
 
     def score(self, program: Program, methods: Methods, split: str) -> Score:
         """Recognise every utterance: chunk by chunk, or where `methods` have no `encode_chunk`, as a whole."""
