@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from todm.dropout import Site
-from todm.elastic.attention import MultiheadAttention
-from todm.elastic.linear import copied
+from todm.elastic.linear import ElasticLinear, copied
 from todm.space import Width, active, full
 from todm.speech.ssm import toeplitz
 
@@ -15,7 +14,7 @@ NEVER = -1e4
 """Added to a score, it leaves a weight of exactly zero in float32; unlike minus infinity, it survives quantisation."""
 
 
-class WindowAttention(MultiheadAttention):
+class WindowAttention(nn.Module):
     """Multi-head attention over the last `left` frames and the present one, with a learnt bias for each distance.
 
     The biases (Shaw et al. 2018; Raffel et al. 2020, T5) are all it knows of positions, so that it gives the same for
@@ -29,8 +28,11 @@ class WindowAttention(MultiheadAttention):
     """
 
     def __init__(self, width: Width, heads: Width, head_size: int, left: int) -> None:
-        super().__init__(width, heads, head_size)
-        self.left = left
+        super().__init__()
+        self.heads, self.head_size, self.left = heads, head_size, left
+        inner = heads * head_size
+        self.query, self.key = ElasticLinear(width, inner), ElasticLinear(width, inner)
+        self.value, self.out = ElasticLinear(width, inner), ElasticLinear(inner, width)
         self.drop = Site("attention")
         self.bias = nn.Parameter(0.02 * torch.randn(full(heads), left + 1))
 
@@ -47,7 +49,8 @@ class WindowAttention(MultiheadAttention):
         return bias[:, distance.clamp(0, self.left)].masked_fill(~seen, NEVER)
 
     def forward(self, x: Tensor) -> Tensor:
-        query, key, value = (self._split(project(x)) for project in (self.query, self.key, self.value))
+        shape = (*x.shape[:2], active(self.heads), self.head_size)
+        query, key, value = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
         scores = query @ key.transpose(-1, -2) / math.sqrt(self.head_size) + self.band(x.shape[1]).unsqueeze(0)
         weights = self.drop(scores.softmax(-1))
         return self.out((weights @ value).transpose(1, 2).flatten(-2))
