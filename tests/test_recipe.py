@@ -119,6 +119,15 @@ def test_what_counts_is_flag_then_full_then_recipe_then_default(tmp_path):
     assert load_recipe(path, None, setting="full")[0].training.updates == 20
 
 
+def test_another_method_does_not_inherit_the_arguments_of_the_old_one():
+    base = {"site": {"method": "standard", "rate": {"schedule": "cosine", "start": 0.2}}}
+    other = {"site": {"method": "standout", "beta": 2.0}}
+    assert merged(base, other) == other
+    linear = {"schedule": "linear", "start": 0.1}
+    assert merged(base, {"site": {"rate": linear}}) == {"site": {"method": "standard", "rate": linear}}
+    assert merged(base, {"site": {"rate": {"start": 0.3}}})["site"]["rate"] == {"schedule": "cosine", "start": 0.3}
+
+
 def test_merged_leaves_its_arguments_alone():
     base, over = {"a": {"b": 1}, "c": {"d": 2}, "e": 5}, {"a": {"x": 3}, "c": 4, "e": {"f": 6}}
     assert merged(base, over) == {"a": {"b": 1, "x": 3}, "c": 4, "e": {"f": 6}}

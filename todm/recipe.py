@@ -218,12 +218,18 @@ def shipped() -> list[str]:
 
 
 def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the leaves of `over` put in."""
+    """`base` with the leaves of `over` put in; a block of another `method` or `schedule` takes the old one's place."""
     result = dict(base)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(result.get(key), dict)
-        result[key] = merged(result[key], value) if both else value
+        old = result.get(key)
+        if isinstance(value, dict) and isinstance(old, dict) and not _other_kind(old, value):
+            value = merged(old, value)
+        result[key] = value
     return result
+
+
+def _other_kind(old: dict[str, Any], new: dict[str, Any]) -> bool:
+    return any(kind in new and new[kind] != old.get(kind) for kind in ("method", "schedule"))
 
 
 def as_yaml(recipe: Recipe) -> str:

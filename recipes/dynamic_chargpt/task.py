@@ -67,6 +67,7 @@ class CharGPTTask(PlainTask):
     Data = TextData
     Model = TransformerConfig
     pipeline = "text-generation"
+    unit = "nats"
     chunk = 100
 
     def __init__(self, data: TextData, model: TransformerConfig, seed: int, cache: Path) -> None:

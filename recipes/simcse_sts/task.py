@@ -27,9 +27,9 @@ class SentenceData:
     """Folder that holds STS-B's stsb-en-{train,dev,test}.csv; else $TODM_DATA/stsb or a download."""
     vocabulary: Count = 4000
     """Subwords, made of the training sentences."""
-    length: Count = 32
+    length: Count = 24
     """Longest sentence in subwords; the rest of a longer one is cut off."""
-    batch: Count = 64
+    batch: Count = 48
     """Sentences, or pairs, in a training batch."""
     unsupervised: NonNegativeInt = 300
     """Number of first updates that make up tier 1; all later ones are tier 2."""
@@ -55,6 +55,8 @@ class Encoder(nn.Module):
     def __init__(self, config: TransformerConfig, symbols: int, length: int) -> None:
         super().__init__()
         self.trunk = Transformer(config, symbols, length, causal=False)
+        # What every sentence has in common, which positions are, must be little beside what sets two apart.
+        nn.init.normal_(self.trunk.position.weight, std=0.02)
 
     def forward(self, symbols: Tensor) -> Tensor:
         mask = symbols != PAD
