@@ -217,7 +217,7 @@ def test_only_the_active_part_is_penalised():
         activate(model, {"channels": 2, "depth": depth, "hidden0": 3})
         used = [model.conv.weight[:2], model.stack[0].weight[:2, :2], model.up.weight[:3, :2]]
         used += [model.stack[1].weight[:2, :2]] if depth == 2 else []
-        expected = 0.5 * sum(float(w.abs().sum()) for w in used)
+        expected = 0.5 * sum(w.detach().abs().sum().item() for w in used)
         assert dropout.penalty(model).item() == pytest.approx(expected, rel=1e-6)
     assert dropout.penalty(Stack()) is None
 

@@ -33,6 +33,11 @@ def standout(x: Tensor, keep: Tensor, training: bool) -> Tensor:
     return masked(x, keep, torch.rand(x.shape, device=x.device)) if training else x * keep
 
 
+def _start(width: Width, beta: float) -> Tensor:
+    """A bias near `beta`, (full width), never exactly zero: ScaledAdam moves a tensor in proportion to its size."""
+    return beta + 0.01 * torch.randn(full(width))
+
+
 class TiedStandout(nn.Module):
     """The mask network has the weights of the layer itself: keep = sigmoid(alpha z + beta), z the preactivation.
 
@@ -81,7 +86,7 @@ class TiedExpectation(nn.Module):
 class LearntStandout(nn.Module):
     """The mask network is a layer of its own beside the one it masks: keep = sigmoid(P s + b), s that layer's input.
 
-    It starts at keep sigmoid(beta) for every unit, with small random weights.
+    It starts near keep sigmoid(beta) for every unit, with small random weights.
 
     Args:
         width: Units, the last axis of what is masked.
@@ -93,7 +98,7 @@ class LearntStandout(nn.Module):
         super().__init__()
         self.width, self.source_width = width, source_width
         self.weight = nn.Parameter(0.01 * torch.randn(full(width), full(source_width)))
-        self.bias = nn.Parameter(torch.full((full(width),), float(beta)))
+        self.bias = nn.Parameter(_start(width, beta))
 
     def keep(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
         """Keep probabilities (..., active width) from the source (..., active source width).
@@ -142,7 +147,7 @@ class BiasStandout(nn.Module):
     def __init__(self, width: Width, beta: float = 0.0) -> None:
         super().__init__()
         self.width = width
-        self.bias = nn.Parameter(torch.full((full(width),), float(beta)))
+        self.bias = nn.Parameter(_start(width, beta))
 
     def keep(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
         """Keep probabilities (active width) for the feature axis of `x`."""

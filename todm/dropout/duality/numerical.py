@@ -2,6 +2,8 @@
 
 Each is a curve of f over log eta, from which w = sqrt(eta df / d log eta) follows; splines through a fine grid of it
 answer for any w or eta. At lam other than 1, eta and f scale: f(eta) = f_1(eta / lam) / lam.
+
+SciPy is imported where it is used: it takes a second, and most recipes never ask.
 """
 
 from collections.abc import Callable
@@ -11,9 +13,6 @@ from functools import lru_cache
 import numpy as np
 import torch
 from numpy.polynomial.legendre import leggauss
-from scipy.interpolate import CubicHermiteSpline, CubicSpline
-from scipy.optimize import brentq
-from scipy.special import dawsn, expit, logit
 from torch import Tensor
 
 from todm.dropout.duality.penalties import Penalty
@@ -33,6 +32,8 @@ class _Curve:
     """
 
     def __init__(self, log_eta: np.ndarray, f: np.ndarray, slope: np.ndarray, last: int | None = None) -> None:
+        from scipy.interpolate import CubicHermiteSpline, CubicSpline
+
         self._ends = log_eta[0], log_eta[-1]
         self._f = CubicHermiteSpline(log_eta, f, slope)
         self._slope = CubicSpline(log_eta, slope)
@@ -111,6 +112,8 @@ class VarDrop(_Numerical):
 @lru_cache
 def _vardrop() -> _Curve:
     """f = 4 times the integral of Dawson's function from 0 to sqrt(eta / 2), by Gauss-Legendre between grid points."""
+    from scipy.special import dawsn
+
     x = np.sqrt(np.exp(GRID) / 2)
     nodes, weights = leggauss(8)
     half = np.diff(x)[:, None] / 2
@@ -135,6 +138,8 @@ class VarDropApprox(_Numerical):
 
 @lru_cache
 def _vardrop_approx(k1: float, k2: float, k3: float) -> _Curve:
+    from scipy.special import expit
+
     gate, eta = expit(k3 * GRID - k2), np.exp(GRID)
     slope = 2 * k1 * k3 * gate * expit(k2 - k3 * GRID) + expit(GRID)
     return _Curve(GRID, 2 * k1 * gate + np.log1p(eta), slope)
@@ -168,6 +173,10 @@ class HardConcrete(_Numerical):
 @lru_cache
 def _hard_concrete(beta: float, gamma: float, zeta: float) -> tuple[_Curve, float]:
     """The curve, and the w from which Omega is flat at 1/2: there w^2 / eta + f has reached its limit 1."""
+    from scipy.interpolate import CubicSpline
+    from scipy.optimize import brentq
+    from scipy.special import expit, logit
+
     log_a = GRID[::2]
     nodes, weights = leggauss(200)
     s, weights = (nodes + 1) / 2, weights / 2
