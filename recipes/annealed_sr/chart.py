@@ -1,9 +1,9 @@
-"""A picture of the table: how far every row is from the first one, degradation by degradation.
+"""A picture of the table: how far every row is from no dropout, degradation by degradation.
 
     python -m todm.recipes.annealed_sr.chart COMPARISON
 
-Reads COMPARISON/results.csv and writes COMPARISON/chart.svg: a dot is the mean over seeds of the difference from plain
-dropout in the middle with the same seed, its bar the range over seeds.
+Reads COMPARISON/results.csv and writes COMPARISON/chart.svg: a dot is the mean over seeds of the difference from no
+dropout with the same seed, its bar the range over seeds.
 """
 
 import csv
@@ -18,9 +18,9 @@ from todm.files import atomic_write
 KINDS = ("psnr", "psnr_blur", "psnr_noise", "psnr_jpeg", "psnr_blur_noise", "psnr_blur_jpeg", "psnr_noise_jpeg",
          "psnr_blur_noise_jpeg", "psnr_seen", "psnr_clean")  # fmt: skip
 LABELS = {"psnr": "unseen, mean", "psnr_seen": "as in training", "psnr_clean": "halved only"}
-BASELINE = "middle"
-COLOURS = ("#0072b2", "#c95600", "#00805d", "#a34e88", "#8b929a")
-LEFT, WIDTH, TOP, STEP, BETWEEN = 150, 520, 44, 46, 8
+BASELINE = "none"
+COLOURS = ("#c95600", "#0072b2", "#00805d", "#a34e88", "#b8860b", "#8b929a")
+LEFT, WIDTH, TOP, STEP, BETWEEN = 150, 560, 44, 56, 7
 """Of the drawing area, of a kind's band, and between the rows in it, in pixels."""
 
 Differences = dict[str, dict[str, list[float]]]
@@ -65,9 +65,9 @@ def draw(rows: Differences) -> str:
         colour = "#8b929a" if abs(tick) < step / 2 else "#e2dfd8"
         parts.append(f'<path d="M{at(tick):.1f} {TOP}V{height - 30}" stroke="{colour}"/>')
         parts.append(f'<text x="{at(tick):.1f}" y="{height - 14}" text-anchor="middle">{tick:+.1f}</text>')
-    parts.append(f'<text x="{LEFT + WIDTH}" y="{height - 1}" text-anchor="end">dB above {BASELINE}</text>')
+    parts.append(f'<text x="{LEFT + WIDTH}" y="{height - 1}" text-anchor="end">dB above no dropout</text>')
     for number, (row, colour) in enumerate(zip(rows, COLOURS, strict=False)):
-        x = LEFT + 130 * number
+        x = 20 + 120 * number
         parts.append(f'<circle cx="{x}" cy="20" r="4" fill="{colour}"/><text x="{x + 9}" y="24">{row}</text>')
     for band, kind in enumerate(KINDS):
         top = TOP + STEP * band
@@ -82,7 +82,7 @@ def draw(rows: Differences) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {tall}" width="{wide}" height="{tall}" '
         'font-family="system-ui,sans-serif" font-size="12" fill="#5c6570" role="img" '
-        'aria-label="PSNR of each row above plain dropout in the middle">\n'
+        'aria-label="PSNR of each row above no dropout">\n'
         f'<rect width="100%" height="100%" fill="#fdfcfa"/>\n{body}\n</svg>\n'
     )
 

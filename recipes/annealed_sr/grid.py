@@ -26,7 +26,7 @@ from todm.space import activate
 CROPS = {"Set5/img_003": (80, 60), "Set14/img_014": (150, 250)}
 """Pictures shown, and the top left corner of what is shown of them."""
 SHOWN = ("noise", "blur_jpeg", "blur_noise_jpeg")
-SIDE, GAP, LINE = 112, 4, 14
+SIDE, GAP, LINE = 88, 4, 14
 """Of a crop, between crops, and of a line of text, in pixels."""
 
 
