@@ -30,11 +30,11 @@ check: .venv/installed-dev
 torture: .venv/installed-dev
 	$(BIN)/python tests/torture.py --kills 100
 
-# The browser that the report is tested in.
+# The browser that the report and the web folder are tested in.
 browser:
 	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq \
 		&& apt-get install -qqy --no-install-recommends chromium chromium-driver >/dev/null; } \
-		|| echo "no chromium: the report's browser tests will be skipped"
+		|| echo "no chromium: the tests of pages will be skipped"
 
 .venv/installed-%: pyproject.toml
 	[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
