@@ -1,5 +1,6 @@
 # make demo    set up, run the whole path on spoken digits, print the table, say where the report is
 # make test    set up, run the tests          make check   lint, format, types
+# make bench   what the losses and the optimiser cost beside torchaudio's and AdamW's, into bench/results.csv
 # make quick   the whole path, smallest setting, as CI runs it
 # make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
@@ -7,7 +8,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check quick torture browser clean
+.PHONY: demo test check quick bench torture browser clean
 
 demo: .venv/installed-all
 	$(BIN)/todm run digits --out runs/digits
@@ -16,6 +17,11 @@ quick: .venv/installed-dev
 	rm -rf runs/quick
 	$(BIN)/todm run digits --out runs/quick --training.updates 60 --search.trials 8 --search.measured 4 \
 		--search.family 2 --data.train 400 --data.dev 40 --data.test 20
+
+# torchaudio beside the environment, not in it: it is what the losses are compared with, nothing here uses it.
+bench: .venv/installed-all
+	[ -d build/torchaudio ] || $(BIN)/pip install --quiet --no-deps --target build/torchaudio 'torchaudio>=2.11,<2.12'
+	PYTHONPATH=build/torchaudio $(BIN)/python -m bench.run
 
 test: .venv/installed-dev browser
 	$(BIN)/pytest

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-# Logits collapsed at a time, in whole utterances: few enough for the working copy to stay in a core's cache.
+# Logits collapsed at a time, in whole frames: few enough for the working copy to stay in a core's cache.
 _CHUNK_LOGITS = 2**18
 
 
@@ -100,9 +100,11 @@ def gradient_of_classes(collapsed: Tensor, grad: Tensor) -> Tensor:
     return grad - collapsed.exp() * grad.sum(-1, keepdim=True)
 
 
-def spread(logits: Tensor, rest: Tensor, of_class: Tensor, slots: Tensor, blank: int) -> Tensor:
+def spread(
+    logits: Tensor, rest: Tensor, of_class: Tensor, slots: Tensor, blank: int, out: Tensor | None = None
+) -> Tensor:
     """The gradient in logits (..., vocabulary), from `gradient_of_classes` and `normalised`'s log-sum (..., 1)."""
-    grad = (logits - rest).exp_().mul_(of_class[..., 2:])
+    grad = torch.sub(logits, rest, out=out).exp_().mul_(of_class[..., 2:])
     grad.scatter_(-1, slots, of_class[..., :1])
     grad[..., blank] = of_class[..., 1]
     return grad
@@ -113,8 +115,9 @@ class _Collapse(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, labels: Tensor, blank: int) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
         three = logits.new_empty((*logits.shape[:3], 3), dtype=dtype)
-        for part, slots in _chunks(logits, labels):
-            three[part] = reduced(logits[part].to(dtype, copy=True), slots, blank)
+        frames = three.flatten(0, 1)
+        for part, of_part, slots in _chunks(logits, labels):
+            frames[part] = reduced(of_part.to(dtype, copy=True), slots, blank)
         collapsed, rest = normalised(three, labels, blank)
         ctx.blank = blank
         ctx.save_for_backward(logits, labels, rest, collapsed)
@@ -125,15 +128,20 @@ class _Collapse(torch.autograd.Function):
     def backward(ctx: Any, grad_collapsed: Tensor) -> tuple[Tensor, None, None]:
         logits, labels, rest, collapsed = ctx.saved_tensors
         of_class = gradient_of_classes(collapsed, grad_collapsed)
-        grad = torch.empty_like(logits)
-        for part, slots in _chunks(logits, labels):
-            grad[part] = spread(logits[part], rest[part], of_class[part], slots, ctx.blank)
+        grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        into, rest, of_class = (x.flatten(0, 1) for x in (grad, rest, of_class))
+        for part, of_part, slots in _chunks(logits, labels):
+            out = into[part] if grad.dtype == rest.dtype else None
+            found = spread(of_part, rest[part], of_class[part], slots, ctx.blank, out)
+            if out is None:
+                into[part] = found
         return grad, None, None
 
 
-def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Parts of the batch, with each cell's next label as an index into the vocabulary."""
-    slots = labels[:, None, :, None].expand(*logits.shape[:3], 1)
-    size = max(1, _CHUNK_LOGITS // max(1, logits[:1].numel()))
-    for start in range(0, len(logits), size):
-        yield slice(start, start + size), slots[start : start + size]
+def _chunks(logits: Tensor, labels: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Parts of all frames (batch * time), their logits, and each cell's next label as an index into the vocabulary."""
+    frames, slots = logits.flatten(0, 1), labels.repeat_interleave(logits.shape[1], 0)[..., None]
+    size = max(1, _CHUNK_LOGITS // max(1, frames[:1].numel()))
+    for start in range(0, len(frames), size):
+        part = slice(start, start + size)
+        yield part, frames[part], slots[part]

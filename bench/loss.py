@@ -1,0 +1,88 @@
+"""Joiner and transducer loss, forward and backward, at (8, 200, 40, 500), every utterance of full length.
+
+With the demo's joiner width, 64, and that of a 30 M network, 512. Inputs are normal random numbers and the joiner is
+freshly initialised, so alignments are spread wide: a trained model leaves more cells out and is faster.
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from bench.measure import measured
+from todm.speech import joint_rnnt_loss, pruned_rnnt_loss, rnnt_loss
+
+BATCH, TIME, LABELS, VOCABULARY = 8, 200, 40, 500
+BAND = 5
+
+
+class Problem:
+    """Inputs of one size, and the losses that are compared on them."""
+
+    def __init__(self, size: int, batch: int = BATCH) -> None:
+        torch.manual_seed(0)
+        self.joiner = nn.Sequential(nn.Tanh(), nn.Linear(size, VOCABULARY))
+        self.simple = nn.ModuleList(nn.Linear(size, VOCABULARY) for _ in range(2))
+        self.encoded = torch.randn(batch, TIME, size).requires_grad_()
+        self.predicted = torch.randn(batch, LABELS + 1, size).requires_grad_()
+        targets = torch.randint(1, VOCABULARY, (batch, LABELS))
+        self.labels = targets, torch.full((batch,), TIME), torch.full((batch,), LABELS)
+
+    def logits(self) -> Tensor:
+        return self.joiner(self.encoded[:, :, None] + self.predicted[:, None])
+
+    def torchaudio(self) -> Tensor:
+        from torchaudio.functional import rnnt_loss as reference  # a compiled wheel, which may not fit this torch
+
+        return reference(self.logits(), *(x.int() for x in self.labels), blank=0, reduction="sum")
+
+    def plain(self) -> Tensor:
+        return rnnt_loss(self.logits(), *self.labels).sum()
+
+    def fused(self) -> Tensor:
+        return joint_rnnt_loss(self.encoded, self.predicted, self.joiner, *self.labels).sum()
+
+    def pruned(self) -> Tensor:
+        simple, pruned = pruned_rnnt_loss(
+            self.encoded, self.predicted, self.joiner, *self.labels, band=BAND,
+            simple_encoder=self.simple[0], simple_predictor=self.simple[1],
+        )  # fmt: skip
+        return 0.5 * simple.sum() + pruned.sum()
+
+    def gradients(self, loss: Callable[["Problem"], Tensor]) -> list[Tensor]:
+        """Of the encoder, the predictor and the joiner."""
+        return list(torch.autograd.grad(loss(self), [self.encoded, self.predicted, *self.joiner.parameters()]))
+
+
+LOSSES = {"torchaudio": Problem.torchaudio, "plain": Problem.plain, "fused": Problem.fused, "pruned": Problem.pruned}
+BARS = {"plain": (0.4, 1.1), "fused": (0.4, 1.1), "pruned": (0.15, 0.3)}
+
+
+def case(name: str, size: int) -> dict[str, float]:
+    """Time and memory of a loss with its gradients; for exact ones, the largest difference from float64."""
+    loss = LOSSES[name]
+    Problem(size, batch=1).gradients(loss)  # what is loaded on first use
+    problem = Problem(size)
+    row = measured(lambda: problem.gradients(loss), repeats=2)
+    if name != "pruned":
+        small, exact = Problem(size, batch=2), Problem(size, batch=2)
+        exact.joiner.double()
+        for key in ("encoded", "predicted"):
+            setattr(exact, key, getattr(small, key).detach().double().requires_grad_())
+        row["difference"] = max(
+            float((a - b).abs().max() / b.abs().max())
+            for a, b in zip(small.gradients(loss), exact.gradients(Problem.plain), strict=True)
+        )
+    return row
+
+
+def found(name: str) -> bool:
+    """Whether a loss can be run here."""
+    try:
+        return name != "torchaudio" or bool(__import__(name))
+    except (ImportError, OSError):
+        return False
+
+
+CASES = {f"joiner {size}": {name: partial(case, name, size) for name in LOSSES if found(name)} for size in (64, 512)}
