@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from todm.distill import divergence
+from todm.errors import TodmError
 from todm.speech.collapse import collapse
+from todm.speech.compiled_loss import torchaudio_loss
 from todm.speech.lattice import lattice_loss, rnnt_loss
 
 GOLDEN = dict(np.load(Path(__file__).parents[1] / "data" / "rnnt_loss.npz", allow_pickle=False))
@@ -146,6 +148,19 @@ def test_a_long_confident_lattice_keeps_float32_gradients_exact() -> None:
     torch.testing.assert_close(single.grad.double(), double.grad, rtol=0, atol=1e-4)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("i", CASES)
+def test_torchaudio_where_it_is_installed_and_otherwise_a_sentence(i: int) -> None:
+    logits, *rest = case(i, torch.float32)
+    if torchaudio_loss() is None:
+        with pytest.raises(TodmError, match="pip install torchaudio"):
+            rnnt_loss(logits, *rest, backend="torchaudio")
+        return
+    loss = rnnt_loss(logits, *rest, backend="torchaudio")
+    np.testing.assert_allclose(loss.detach(), GOLDEN[f"case{i}.loss"], rtol=1e-6)
+    loss.sum().backward()
+    np.testing.assert_allclose(logits.grad, GOLDEN[f"case{i}.grad"], rtol=0, atol=1e-4)
+
+
 def test_padding_may_hold_anything_finite() -> None:
     logits, targets, logit_lengths, target_lengths = case(1, torch.float32)
     wild, untidy = logits.detach().clone(), targets.clone()
@@ -216,6 +231,7 @@ def test_cutting_the_batch_into_chunks_does_not_change_the_numbers(monkeypatch: 
         ({"target_lengths": torch.tensor([2])}, "target_lengths must be 2 integers"),
         ({"blank": 5}, "blank"),
         ({"reduction": "median"}, "reduction"),
+        ({"backend": "warp"}, "backend"),
     ],
 )
 def test_wrong_arguments_are_named(change: dict, message: str) -> None:

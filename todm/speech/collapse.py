@@ -32,12 +32,17 @@ def collapse(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank: int
     Raises:
         ValueError: a shape, length or label is wrong.
     """
+    return collapse_rows(logits, checked_labels(logits, targets, target_lengths, blank), blank)
+
+
+def checked_labels(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank: int) -> Tensor:
+    """`labels_of_rows` for these logits, on their device; ValueError as in `collapse`."""
     if logits.dim() != 4 or not logits.is_floating_point() or logits.shape[3] < 2:
         raise ValueError(f"logits must be floats (batch, time, labels + 1, vocabulary), not {tuple(logits.shape)}")
-    labels = labels_of_rows(targets, target_lengths, logits.shape[2], logits.shape[3], blank).to(logits.device)
+    labels = labels_of_rows(targets, target_lengths, logits.shape[2], logits.shape[3], blank)
     if len(labels) != len(logits):
         raise ValueError(f"targets must be of {len(logits)} utterances, as the logits, not of {len(labels)}")
-    return collapse_rows(logits, labels, blank)
+    return labels.to(logits.device)
 
 
 def collapse_rows(logits: Tensor, labels: Tensor, blank: int) -> Tensor:

@@ -6,7 +6,7 @@ From cell (t, u), u labels said by frame t, a label leads to (t, u + 1) and a bl
 """
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
 from todm.speech.collapse import check_lengths, collapse
+from todm.speech.compiled_loss import compiled_rnnt_loss, torchaudio_loss
 
 
 def rnnt_loss(
@@ -23,6 +24,7 @@ def rnnt_loss(
     target_lengths: Tensor,
     blank: int = 0,
     reduction: str = "none",
+    backend: Literal["auto", "todm", "torchaudio"] = "auto",
 ) -> Tensor:
     """-ln P(targets | logits), log-softmax included; what lies beyond an utterance's lengths does not count.
 
@@ -31,13 +33,24 @@ def rnnt_loss(
         targets: (batch, labels) integers, none of them `blank` within its length.
         logit_lengths, target_lengths: (batch,) integers, frames (1 or more) and labels (0 or more).
         reduction: "none" for (batch,), "sum" or "mean"; float32 at least.
+        backend: "torchaudio" for its compiled loss, which "auto" takes on CUDA if it can be imported, up to float32;
+            the other, everywhere else, is this package's.
 
     Raises:
-        ValueError: a shape, length, label or the reduction is wrong.
+        ValueError: a shape, length, label, the reduction or the backend is wrong.
+        TodmError: torchaudio is asked for and cannot be used here.
     """
     if reduction not in ("none", "sum", "mean"):
         raise ValueError(f"reduction must be 'none', 'sum' or 'mean', not {reduction!r}")
-    loss, _ = lattice_loss(collapse(logits, targets, target_lengths, blank), logit_lengths, target_lengths)
+    if backend not in ("auto", "todm", "torchaudio"):
+        raise ValueError(f"backend must be 'auto', 'todm' or 'torchaudio', not {backend!r}")
+    if backend == "auto":
+        fits = logits.is_cuda and len(logits) > 0 and logits.dtype != torch.float64 and torchaudio_loss() is not None
+        backend = "torchaudio" if fits else "todm"
+    if backend == "torchaudio":
+        loss = compiled_rnnt_loss(logits, targets, logit_lengths, target_lengths, blank)
+    else:
+        loss, _ = lattice_loss(collapse(logits, targets, target_lengths, blank), logit_lengths, target_lengths)
     return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.mean()
 
 
