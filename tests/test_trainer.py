@@ -218,6 +218,41 @@ def test_other_settings_are_refused(finished):
         trainer(finished.folder, replace(CONFIG, lr=0.01)).resume()
 
 
+def test_of_three_averages_the_one_that_errs_least_on_dev_is_deployed(tmp_path):
+    made = trainer(tmp_path, replace(CONFIG, updates=40, window=0.5))
+    found = {}
+    evaluate = made.task.evaluate
+
+    def noted(model, split):
+        metrics = evaluate(model, split)
+        found[id(model)] = found.get(id(model), 0.0) + metrics["error"]
+        return metrics
+
+    made.task.evaluate = noted
+    kept = {}
+    candidates = {"running": made.average.module, "window": made.window.module, "last": made.model}
+    keep = made._keep_best_average
+
+    def choose(window):
+        kept.update({name: {k: v.clone() for k, v in m.state_dict().items()} for name, m in candidates.items()})
+        return keep(window)
+
+    made._keep_best_average = choose
+    made.fit()
+    assert made.window.n_averaged == 20
+    errors = {name: found[id(model)] for name, model in candidates.items() if name != "running"}
+    assert all(not equal(kept["running"], kept[name]) for name in ("window", "last"))
+    name = log_of(tmp_path)[-1]["average"]
+    assert name in candidates
+    assert equal(made.average.module.state_dict(), kept[name])
+    deployed = sum(metrics["error"] for metrics in made.evaluate().values())
+    assert deployed <= min(errors.values())
+    state, _ = newest_checkpoint(tmp_path / "checkpoints")
+    assert equal(
+        {k.removeprefix("module."): v for k, v in state["average"].items() if k.startswith("module.")}, kept[name]
+    )
+
+
 def test_a_batch_that_is_not_finite_is_skipped_and_counted(tmp_path):
     made = trainer(tmp_path, nan=[3, 40, 41])
     made.fit()

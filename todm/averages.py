@@ -6,7 +6,7 @@ whether the last weights are, depends on how far the learning rate has fallen: t
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ def window_average(model: nn.Module) -> AveragedModel:
 
 
 @torch.no_grad()
-def _mean(averages: list[Tensor], values: list[Tensor], count: Tensor | int) -> None:
+def _mean(averages: Sequence[Tensor], values: Sequence[Tensor], count: Tensor | int) -> None:
     for average, value in zip(averages, values, strict=True):
         if average.is_floating_point():
             average.lerp_(value.to(average.dtype), 1 / (float(count) + 1))

@@ -60,7 +60,10 @@ class Training:
     distillation_start: Fraction = 0.8
     """Fraction of the updates after which distillation ramps up to its weight, over a tenth of training."""
     average: Fraction = 0.99
-    """Decay of the running average of the weights, which is what is evaluated and deployed."""
+    """Decay of the running average of the weights, which is evaluated and deployed; 0: the weights as they are."""
+    window: Fraction = 0.25
+    """Last part of training whose weights are averaged evenly too: of that, the running average and the last weights,
+    what errs least on the dev set is deployed. 0: the running average."""
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     """Of the forward pass; losses and weights stay in float32."""
     evaluate_every: Count = 250

@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from todm import dropout
+from todm.averages import keep_best, running_average, window_average
 from todm.checkpoint import list_checkpoints, newest_checkpoint, save_checkpoint
 from todm.distill import divergence
 from todm.distributed import WHOLE, Shard, sum_gradients, totals
@@ -63,7 +63,8 @@ class Trainer:
             self.alone = self.space.named(config.arch) if config.arch is not None else None
         except ValueError as error:
             raise TodmError(f"training.arch: {error}") from None
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.average), use_buffers=True)
+        self.average = running_average(self.model, config.average)
+        self.window = window_average(self.model) if config.average and config.window else None
         self.optimizer = make_optimizer(self.model.parameters(), config)
         self.schedule = make_schedule(self.optimizer, config)
         self.divergence = divergence("kl" if config.divergence == "none" else config.divergence)
@@ -76,6 +77,8 @@ class Trainer:
             raise TodmError(f"{self.folder} was trained with other settings; choose another folder with --out")
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
+        if self.window is not None:
+            self.window.load_state_dict(state["window"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.rates.load_state_dict(state["rates"])
@@ -110,6 +113,8 @@ class Trainer:
                     raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")
                 row["seconds"] = round(time.perf_counter() - start, 3)
                 row["waiting"] = round(waiting / max(row["seconds"], 1e-9), 4)
+                if self.update == config.updates and self.window is not None:
+                    row["average"] = self._keep_best_average(self.window.module)
                 if self.update % config.evaluate_every == 0 or self.update == config.updates:
                     row["dev"] = errors = self.evaluate()
                     self.rates.observe(next(iter(next(iter(errors.values())).values())))
@@ -151,6 +156,8 @@ class Trainer:
         if taken:
             dropout.after_step(self.model, self.optimizer)
         self.average.update_parameters(self.model)
+        if self.window is not None and progress >= 1 - config.window:
+            self.window.update_parameters(self.model)
         self.update += 1
         row |= {f"rate/{site}": rate for site, rate in self.rates.values().items()}
         return {"update": self.update, **row, "lr": learning_rate, "skipped": int(not taken)}
@@ -172,13 +179,22 @@ class Trainer:
             return {"alone": self.alone}
         return {"largest": self.space.largest(), "smallest": self.space.smallest()}
 
-    def evaluate(self, split: str = "dev") -> dict[str, dict[str, float]]:
-        """Metrics of the averaged weights of each of `evaluated`."""
-        result = {}
+    def evaluate(self, split: str = "dev", model: nn.Module | None = None) -> dict[str, dict[str, float]]:
+        """Metrics of the averaged weights, or of another model's, for each of `evaluated`."""
+        model, result = self.average.module if model is None else model, {}
         for name, arch in self.evaluated().items():
-            activate(self.average.module, arch)
-            result[name] = self.task.evaluate(self.average.module.eval(), split)
+            activate(model, arch)
+            result[name] = self.task.evaluate(model.eval(), split)
         return result
+
+    def _keep_best_average(self, window: nn.Module) -> str:
+        """Deploy the running average, the window's or the last weights: what errs least on the dev set."""
+        candidates = {"running": self.average.module, "window": window, "last": self.model}
+
+        def error(model: nn.Module) -> float:
+            return sum(next(iter(metrics.values())) for metrics in self.evaluate("dev", model).values())
+
+        return keep_best(self.average.module, candidates, error)
 
     def _save(self) -> None:
         if self.shard.rank > 0:
@@ -188,6 +204,7 @@ class Trainer:
             "config": dataclasses.asdict(self.config),  # type: ignore[call-overload]
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
+            "window": {} if self.window is None else self.window.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "rates": self.rates.state_dict(),

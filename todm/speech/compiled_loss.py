@@ -38,6 +38,6 @@ def compiled_rnnt_loss(
     check_lengths("logit_lengths", logit_lengths, len(logits), 1, logits.shape[1])
     time, labels = int(logit_lengths.max()), int(target_lengths.max())
     logits = logits[:, :time, : labels + 1].to(torch.float32).contiguous()
-    integers = (targets[:, :labels], logit_lengths, target_lengths)
-    integers = (x.to(logits.device, torch.int32).contiguous() for x in integers)
+    numbers = (targets[:, :labels], logit_lengths, target_lengths)
+    integers = [x.to(logits.device, torch.int32).contiguous() for x in numbers]
     return function(logits, *integers, blank=blank, reduction="none")
