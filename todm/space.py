@@ -305,3 +305,8 @@ def activate(model: nn.Module, arch: Arch) -> None:
     SearchSpace({name: choice.options for name, choice in choices.items()}, {}).check(arch)
     for name, choice in choices.items():
         choice.active = arch[name]
+
+
+def active_arch(model: nn.Module) -> Arch:
+    """The architecture that `model` computes as now."""
+    return {name: choice.active for name, choice in _choices(model).items()}

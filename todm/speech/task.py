@@ -1,13 +1,13 @@
 """Speech recognition as a task: transducer loss, error rate, and the program that devices run."""
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from pydantic.dataclasses import dataclass
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from todm.distributed import WHOLE, Shard
@@ -24,6 +24,7 @@ from todm.speech.features import TAIL, fbank
 from todm.speech.joint_loss import joint_collapse
 from todm.speech.lattice import lattice_loss
 from todm.speech.program import transducer_program
+from todm.speech.pruned_loss import pruned_rnnt_loss
 from todm.speech.transducer import BLANK, Transducer
 from todm.speech.wer import word_error_rate
 from todm.task import LossOutput, Score
@@ -44,10 +45,18 @@ class TransducerConfig:
     """Width of the predictor's symbol embedding."""
     ctc: NonNegativeFloat = 0.5
     """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
+    loss: Literal["exact", "pruned"] = "exact"
+    """Transducer loss over the whole lattice, or on a band around its likely alignments: for large vocabularies."""
+    band: Annotated[int, Field(ge=2)] = 5
+    """Rows of the lattice that the pruned loss keeps in each frame."""
     blank_bias: float = 5.0
     """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
     chunk_ms: Literal[160, 320, 640] = 320
     """Signal that one call of the exported streaming encoder consumes; any trained net takes any of them."""
+
+    def __post_init__(self) -> None:
+        if self.loss == "pruned" and self.ctc == 0:
+            raise ValueError("the pruned loss needs ctc above 0: the CTC head is what a subnet learns from its teacher")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -87,7 +96,8 @@ class SpeechTask:
     def build(self) -> Transducer:
         """The supernet, with the feature statistics of some training utterances."""
         config = self.config
-        model = Transducer(config.encoder, len(self.corpus.tokens), config.joiner, config.embedding)
+        pruned = config.loss == "pruned"
+        model = Transducer(config.encoder, len(self.corpus.tokens), config.joiner, config.embedding, pruned)
         model.start_with_blanks(config.blank_bias)
         model.encoder.set_statistics(typical_features(self.corpus.cuts["train"]))
         return model
@@ -106,26 +116,52 @@ class SpeechTask:
         """Transducer loss plus weighted CTC loss, per symbol of the batch.
 
         A subnet imitates the lattice reduced to {next label, blank, rest}; each cell weighs as much as the posterior
-        of passing through it, so that the sum is the divergence between paths.
+        of passing through it, so that the sum is the divergence between paths. With the pruned loss, whose band
+        differs from net to net, it imitates the CTC head instead, frame by frame.
         """
         assert isinstance(model, Transducer)
         device = model.encoder.feature_mean.device
         tokens, token_lengths = batch.tokens.to(device), batch.token_lengths.to(device)
         lengths = subsampled(batch.feature_lengths).to(device)
         encoded = model.encoder(batch.features.to(device))
+        symbols = token_lengths.sum()
+        ctc = model.ctc(encoded).float() if model.ctc is not None and self.config.ctc > 0 else None
+        if model.simple is not None and ctc is not None:
+            loss = self._pruned(model, encoded, tokens, lengths, token_lengths) / symbols
+            logits, weight = ctc, (torch.arange(ctc.shape[1], device=device) < lengths[:, None]).float()
+        else:
+            logits, weight, losses = self._exact(model, encoded, tokens, lengths, token_lengths)
+            loss = losses.sum() / symbols
+        if ctc is not None:
+            log_probs = ctc.log_softmax(-1).transpose(0, 1)
+            of_ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
+            loss = loss + self.config.ctc * of_ctc / symbols
+        return LossOutput(loss, logits, weight / symbols, float(symbols))
+
+    def _exact(
+        self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The collapsed lattice, its occupancy, and the loss of each utterance."""
         if encoded.shape[:2].numel() * (tokens.shape[1] + 1) * len(self.corpus.tokens) <= FEW_LOGITS:
             collapsed = collapse(model.lattice(encoded, tokens).float(), tokens, token_lengths, BLANK)
         else:
             predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
             collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
         losses, occupancy = lattice_loss(collapsed, lengths, token_lengths)
-        symbols = token_lengths.sum()
-        loss = losses.sum() / symbols
-        if model.ctc is not None and self.config.ctc > 0:
-            log_probs = model.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
-            ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
-            loss = loss + self.config.ctc * ctc / symbols
-        return LossOutput(loss, collapsed, occupancy / symbols, float(symbols))
+        return collapsed, occupancy, losses
+
+    def _pruned(
+        self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor
+    ) -> Tensor:
+        """The summed loss on the band, and half that of the simple joiner, which finds the band."""
+        assert model.simple is not None
+        simple, pruned = pruned_rnnt_loss(
+            encoded, model.predicted(tokens), model.joiner.of_sums(), tokens, lengths, token_lengths,
+            band=self.config.band, blank=BLANK, simple_encoder=model.simple["encoder"],
+            simple_predictor=model.simple["predictor"],
+        )  # fmt: skip
+        possible = pruned.isfinite()
+        return torch.where(possible, pruned, torch.zeros_like(pruned)).sum() + 0.5 * simple.sum()
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:

@@ -42,34 +42,41 @@ class Joiner(nn.Module):
 
 
 class Transducer(nn.Module):
-    """Encoder, predictor and joiner, with a CTC head that exists in training only.
+    """Encoder, predictor and joiner, with heads that exist in training only: CTC, and the simple joiner for pruning.
 
     Args:
         config: The encoder's sizes.
         vocabulary: Number of symbols, blank included.
         joiner_size: Width in which encoder and predictor meet.
         embedding_size: Width of the predictor's embedding.
+        pruned: Whether there is a simple joiner, the sum of two linear maps to the vocabulary.
     """
 
     ctc: nn.Linear | None
+    simple: nn.ModuleDict | None
 
-    def __init__(self, config: EncoderConfig, vocabulary: int, joiner_size: int, embedding_size: int) -> None:
+    def __init__(
+        self, config: EncoderConfig, vocabulary: int, joiner_size: int, embedding_size: int, pruned: bool = False
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(config, joiner_size)
         self.predictor = Predictor(vocabulary, embedding_size, joiner_size)
         self.joiner = Joiner(joiner_size, vocabulary)
         self.ctc = nn.Linear(joiner_size, vocabulary)
+        maps = {name: nn.Linear(joiner_size, vocabulary) for name in ("encoder", "predictor")}
+        self.simple = nn.ModuleDict(maps) if pruned else None
 
     def start_with_blanks(self, bias: float) -> None:
-        """Let both outputs begin with `bias` on the blank."""
+        """Let all outputs begin with `bias` on the blank."""
+        simple = self.simple["encoder"] if self.simple is not None else None
         with torch.no_grad():
-            for layer in (self.joiner.out, self.ctc):
-                if layer is not None:
+            for layer in (self.joiner.out, self.ctc, simple):
+                if isinstance(layer, nn.Linear):
                     layer.bias[BLANK] = bias
 
     def plain(self) -> "Transducer":
-        """What is deployed: without the CTC head."""
-        self.ctc = None
+        """What is deployed: without what exists in training only."""
+        self.ctc = self.simple = None
         return self
 
     def predicted(self, tokens: Tensor) -> Tensor:

@@ -1,0 +1,99 @@
+"""The LibriSpeech recipe on a miniature corpus in its own folder format, spoken by a synthesiser."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from py_nanotts import NanoTTS
+
+from todm.checkpoint import list_checkpoints, newest_checkpoint
+from todm.cli import main
+from todm.errors import TodmError
+from todm.optim import ScaledAdam
+from todm.recipes.librispeech.task import LibriSpeechData, LibriSpeechTask
+from todm.speech.task import TransducerConfig
+
+TEXTS = [
+    "THE CAT SAT DOWN", "A DOG RAN HOME", "BLUE BIRDS SING", "RAIN FALLS AT NIGHT", "OPEN THE DOOR", "CLOSE THE BOOK",
+    "TEN GREEN TREES", "SHE READS IT NOW", "WE WALK SLOWLY", "HE LIKES TEA", "SNOW IS COLD", "FIRE IS HOT",
+    "BIRDS FLY HOME", "THE RAIN IS COLD", "A GREEN DOOR", "TEN CATS SING", "READ THE BOOK", "DOGS LIKE SNOW",
+    "NIGHT FALLS NOW", "WE OPEN IT SLOWLY",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Twenty utterances of two speakers for training; the same for dev and test, which they are learnt by heart for."""
+    home, voice = tmp_path_factory.mktemp("corpus") / "LibriSpeech", NanoTTS()
+    for speaker, language in ((11, "en-US"), (22, "en-GB")):
+        chapter, lines = home / "train-clean-5" / str(speaker) / "7", []
+        chapter.mkdir(parents=True)
+        for number, text in enumerate(TEXTS[speaker // 11 - 1 :: 2]):
+            name = f"{speaker}-7-{number:04d}"
+            audio = np.frombuffer(voice.speak(text.lower(), language), "<i2")
+            soundfile.write(chapter / f"{name}.flac", audio, 16_000)
+            lines.append(f"{name} {text}\n")
+        (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
+    for part in ("dev-clean", "test-clean"):
+        shutil.copytree(home / "train-clean-5", home / part)
+    return home
+
+
+PARTS = [
+    "--data.train", "[train-clean-5]", "--data.dev", "[dev-clean]", "--data.test", "[test-clean]",
+]  # fmt: skip
+
+
+def test_every_stage_runs_goes_on_after_a_kill_and_learns_twenty_utterances_by_heart(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TODM_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "run"
+    command = ["librispeech", "--quick", "--data", str(corpus), "--out", str(out), *PARTS]
+    training = subprocess.Popen([sys.executable, "-m", "todm", "train", *command], stderr=subprocess.DEVNULL)
+    while len(list_checkpoints(out / "checkpoints")) < 2 and training.poll() is None:
+        time.sleep(0.05)
+    training.kill()
+    training.wait()
+    assert 0 < newest_checkpoint(out / "checkpoints")[0]["update"] < 600
+    assert main(["run", *command]) == 0
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [row["update"] for row in rows] == list(range(1, 601))
+    assert rows[-1]["dev"]["largest"]["wer"] == 0.0
+    assert json.loads((out / "run.json").read_text())["data"]["licence"] == "CC BY 4.0"
+    assert len(list(out.glob("subnets/*/bundle/bundle.json"))) == 2
+    assert (out / "report.html").exists()
+
+
+def test_the_pruned_loss_trains_too(corpus, tmp_path):
+    data = LibriSpeechData(str(corpus), ["train-clean-5"], ["dev-clean"], ["test-clean"], pieces=40)
+    task = LibriSpeechTask(data, TransducerConfig(loss="pruned"), 0, tmp_path)
+    batch, model = next(task.train_batches(0)), task.build()
+    output = task.loss(model, batch)
+    assert output.logits.shape[:2] == output.weight.shape
+    optimizer, before = ScaledAdam(model.parameters(), clipping_scale=2.0), output.loss.item()
+    for _ in range(30):
+        optimizer.zero_grad()
+        task.loss(model, batch).loss.backward()
+        optimizer.step()
+    assert task.loss(model, batch).loss.item() < 0.5 * before
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.simple.parameters())
+
+
+def test_the_test_parts_are_scored_each_by_itself_and_by_beam_search(corpus, tmp_path):
+    data = LibriSpeechData(str(corpus), ["train-clean-5"], ["dev-clean"], ["test-clean"], pieces=40, beam=2)
+    task = LibriSpeechTask(data, TransducerConfig(loss="pruned"), 0, tmp_path)
+    metrics = task.evaluate(task.build().eval(), "test")
+    assert list(metrics) == ["wer", "wer_test-clean", "wer_test-clean_beam"]
+    assert list(tmp_path.glob("librispeech-*/train-clean-5.jsonl.gz"))
+    again = LibriSpeechTask(data, TransducerConfig(), 0, tmp_path)
+    assert again.corpus.tokens.symbols == task.corpus.tokens.symbols
+
+
+def test_a_folder_without_the_parts_is_said(corpus, tmp_path):
+    with pytest.raises(TodmError, match="has no folder 'train-clean-100'"):
+        LibriSpeechTask(LibriSpeechData(str(corpus)), TransducerConfig(), 0, tmp_path)
