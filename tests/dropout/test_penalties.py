@@ -124,3 +124,25 @@ def test_a_penalty_that_is_not_one(described, message):
         penalty_from(described)
     assert penalty_from({"name": "log_sum", "eps": 0.1}) == LogSum(0.1)
     assert penalty_from("ard") == ARD()
+
+
+def test_reweighted_least_squares_with_eta_hat_is_the_golden_one():
+    x, y, lam = GOLDEN["duality.X"], GOLDEN["duality.y"], float(GOLDEN["duality.lambda"])
+    penalty, n = LogSum(float(GOLDEN["duality.logsum_eps"])), len(y)
+    w, made, objectives = np.linalg.lstsq(x, y, rcond=None)[0], [], []
+    for sweep in range(21):
+        if sweep in GOLDEN["duality.irls_iterations"]:
+            made.append(w)
+            objectives.append(((y - x @ w) ** 2).sum() / 2 + n * lam * penalty.omega(w).sum())
+        root = np.diag(np.sqrt(penalty.eta_hat(w)))
+        w = root @ np.linalg.solve(root @ x.T @ x @ root + n * lam * np.eye(len(w)), root @ x.T @ y)
+    np.testing.assert_allclose(made, GOLDEN["duality.irls_w"][: len(made)], atol=1e-9)
+    np.testing.assert_allclose(objectives, GOLDEN["duality.objective"][: len(made)], atol=1e-9)
+
+
+def test_the_envelope_of_hard_concrete_is_the_golden_one():
+    eta, envelope = GOLDEN["hard_concrete.eta"], GOLDEN["hard_concrete.f_envelope"]
+    eta, envelope = eta[eta > 0], envelope[eta > 0]
+    w = np.append(np.linspace(0, 0.6, 30_001), GOLDEN["hard_concrete.w_saturation"])  # with the kink of Omega
+    supremum = (2 * EVERY["hard_concrete"].omega(w) - w**2 / eta[:, None]).max(1)
+    np.testing.assert_allclose(supremum, envelope, atol=1e-6)
