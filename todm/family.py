@@ -59,7 +59,8 @@ class Family:
 
     def __init__(self, run: Run, device: str | None = None) -> None:
         self.run, self.recipe = run, run.recipe
-        self.device: Device = find_device(device or run.recipe.export.device)
+        self.profile = device or run.recipe.export.device
+        self.device: Device = find_device(self.profile)
         state, _ = newest_checkpoint(run.path / "checkpoints")
         self.task = run.task()
         self.supernet: nn.Module = self.task.build()
@@ -212,7 +213,7 @@ class Family:
 
         Exports run side by side on the machine's cores; measurements never do.
         """
-        jobs = [(str(self.run.path), self.device.name, str(folder), list(runtimes)) for folder in folders]
+        jobs = [(str(self.run.path), self.profile, str(folder), list(runtimes)) for folder in folders]
         workers = min(len(jobs), os.cpu_count() or 1, 4)
         if workers > 1:
             with ProcessPoolExecutor(workers, get_context("spawn")) as pool:

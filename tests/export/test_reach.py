@@ -1,6 +1,8 @@
 """A device over ssh, against a real sshd on this machine: measured there, brought back, nothing left behind."""
 
+import csv
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -31,8 +33,8 @@ def sshd() -> str:
 
 
 @pytest.fixture(scope="module")
-def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
-    """This machine as a device that is reached with a throw-away key."""
+def board_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Profile of this machine as a device that is reached with a throw-away key."""
     daemon, folder = sshd(), tmp_path_factory.mktemp("sshd")
     for name in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True)
@@ -62,8 +64,13 @@ def board(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
             "options": [f"UserKnownHostsFile={folder / 'known'}", "StrictHostKeyChecking=accept-new"],
         }  # fmt: skip
         (folder / "board.yaml").write_text(yaml.safe_dump(profile))
-        yield find_device(str(folder / "board.yaml"))
+        yield folder / "board.yaml"
         server.terminate()
+
+
+@pytest.fixture(scope="module")
+def board(board_file: Path) -> Device:
+    return find_device(str(board_file))
 
 
 def remnants() -> set[str]:
@@ -81,6 +88,35 @@ def test_rows_come_back_and_the_device_is_left_clean(board: Device, pristine: Bu
     samples = (tmp_path / "samples.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in samples] == ["pace", *["full"] * 10, *["live"] * 3]
     assert remnants() == before
+
+
+RECIPE = f"""
+name: toy
+task: {Path(__file__).parents[1] / "toy_task.py"}:ToyTask
+training: {{updates: 4, checkpoint_every: 2}}
+search: {{trials: 3, measured: 3, family: 2}}
+export: {{runtimes: [onnx], precisions: [float]}}
+"""
+
+
+def test_search_and_advice_measure_with_any_profile(
+    board_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "toy.yaml").write_text(RECIPE)
+    run, device = str(tmp_path / "run"), ["--device", str(board_file)]
+    assert main(["train", str(tmp_path / "toy.yaml"), "--out", run]) == 0
+    assert main(["search", run, *device]) == 0
+    samples = json.loads((tmp_path / "run" / "search" / "measurements-board.json").read_text())["rows"]
+    assert len(samples) == 3 and {row["device"] for _, row in samples} == {"board"}
+    with open(tmp_path / "run" / "bench.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2 and {row["device"] for row in rows} == {"board"}
+    capsys.readouterr()
+    assert main(["advise", run, *device, "--budget", "size<=1MB, latency_p90<=1s", "--json"]) == 0
+    advice = json.loads(capsys.readouterr().out)
+    assert advice["device"] == "board" and advice["costs"]["latency_p90_ms"]["value"] > 0
+    assert main(["advise", run, "--budget", "size<=1MB"]) == 2
+    assert "nothing was measured on local" in capsys.readouterr().err
 
 
 def test_what_fails_there_is_one_line_here(board: Device, pristine: Bundle) -> None:

@@ -34,8 +34,10 @@ def options_of(run: Path, device: str, runtime: str, precision: str) -> tuple[li
     if not table.exists():
         raise TodmError(f"{run} has no search results; type: todm search {run} --device {device}")
     rows = _rows(table)
-    metric = next(iter(rows[0]))
-    candidates = {arch_key(arch := json.loads(row["arch"])): (arch, float(row[metric]), _exact(row)) for row in rows}
+    column = next(iter(rows[0]))
+    exported = [read_json(path)["dev"] for path in sorted(run.glob("subnets/*/metrics.json"))]
+    metric = next(iter(exported[0])) if exported else column
+    candidates = {arch_key(arch := json.loads(row["arch"])): (arch, float(row[column]), _exact(row)) for row in rows}
     dev = {key: error for key, (_, error, _) in candidates.items()}
     measured = _measured(run, device, metric, dev)
     seen = [(arch, row) for arch, row in _samples(run, device)]
