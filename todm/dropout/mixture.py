@@ -65,7 +65,7 @@ class LearntMixture(nn.Module):
         """(batch, channels, height, width) or (batch, ..., features) -> the same shape."""
         if not self.training or self.rate.now == 0:
             return x
-        weight = along_channels(torch.sigmoid(self.logit[: active(self.width)]), x)
+        weight = along_channels(torch.sigmoid(self.logit[: active(self.width)]).to(x.dtype), x)
         return mixture(x, weight, channel_mask(x, self.rate.now))
 
     def extra_repr(self) -> str:

@@ -78,5 +78,4 @@ def channel_axis(x: Tensor) -> int:
 
 def along_channels(values: Tensor, x: Tensor) -> Tensor:
     """One value a feature, (features), in a shape that broadcasts along the feature axis of `x`."""
-    values = values.to(x.dtype)
     return values.reshape(-1, 1, 1) if x.ndim == 4 else values

@@ -151,7 +151,7 @@ class BiasStandout(nn.Module):
 
     def keep(self, x: Tensor, preactivation: Tensor | None = None, source: Tensor | None = None) -> Tensor:
         """Keep probabilities (active width) for the feature axis of `x`."""
-        return along_channels(torch.sigmoid(self.bias[: active(self.width)]), x)
+        return along_channels(torch.sigmoid(self.bias[: active(self.width)]).to(x.dtype), x)
 
     def forward(self, x: Tensor) -> Tensor:
         """(...) -> the same shape."""
