@@ -85,6 +85,7 @@ def _convert(program: Program, method: Method, folder: Path, precision: Precisio
     ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     left = {name for name, rank in ranks.items() if rank > 2} | _kept(model, method)
     kept = [node.name for node in model.graph.node if left.intersection(node.input)]
+    kept += [f"{name}_MatMul" for name in kept]  # what the quantiser makes of a Gemm
     target = folder / f"{method.file}.int8.onnx"
     temporary = target.with_name(f".{target.name}.part")
     # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.

@@ -24,13 +24,12 @@ from todm.export.browser import NoBrowser
 from todm.export.bundle import Bundle, load_bundle, publish, write_bundle
 from todm.export.card import FRONT
 from todm.export.device import Device, find_device
-from todm.export.gate import Gate, too_costly
+from todm.export.gate import Gate
 from todm.export.proof import attach
-from todm.export.quantize import costs
 from todm.export.report import picture
 from todm.files import atomic_write, read_json, write_json
 from todm.program import Program
-from todm.proof import Chain, int8_layers
+from todm.proof import Chain, within_loss
 from todm.rows import put_rows
 from todm.run import Run
 from todm.search.budget import METRICS, Budget
@@ -257,39 +256,24 @@ class Family:
         arch, subnet = self.load(folder)
         chain = Chain(self.task, self.task.program(subnet))
         write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": chain.truth.metrics})
-        scratch = folder / ".bundle"
+        scratch, export = folder / ".bundle", self.recipe.export
         try:
-            bundle = self._within_loss(scratch, arch, f"{self.recipe.name}-{folder.name}", runtimes, chain)
+            bundle = within_loss(
+                chain, runtimes, export.max_wer_loss if {"float", "int8"} <= {*export.precisions} else None,
+                lambda kept: self._bundle(
+                    scratch, arch, f"{self.recipe.name}-{folder.name}", runtimes, export.precisions,
+                    chain.truth.metrics, chain.recorded(), kept,
+                ),
+            )  # fmt: skip
             rows = chain.pytorch_rows(self.supernet, arch, (folder / "subnet.safetensors").stat().st_size)
             rows += chain.file_rows(bundle)
             origin = {key: self.run.info.get(key) for key in ("name", "seed", "created", "git_commit", "versions")}
             bundle.record(parity=rows, run=origin | {"checkpoint": self.study})
-            export = self.recipe.export
             Gate(export.max_difference, export.max_changed).check(rows, len(chain.truth.outputs))
             attach(bundle, chain.program, chain.carried())
             publish(bundle, folder / "bundle")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-
-    def _within_loss(self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], chain: Chain) -> Bundle:
-        """A bundle whose int8 files keep the error budget, with as many layers in float as that takes."""
-        export, calls = self.recipe.export, chain.recorded()
-        kept: dict[str, frozenset[str]] = {}
-        ranked: dict[str, float] = {}
-        while True:
-            bundle = self._bundle(folder, arch, name, runtimes, export.precisions, chain.truth.metrics, calls, kept)
-            if export.max_wer_loss is None or chain.metric != "wer" or set(export.precisions) != {"float", "int8"}:
-                return bundle
-            losses = {runtime: chain.int8_loss(bundle, runtime) for runtime in runtimes}
-            over = {runtime: loss for runtime, loss in losses.items() if loss > export.max_wer_loss}
-            if not over:
-                return bundle
-            ranked = ranked or costs(chain.program, calls)
-            for runtime, loss in over.items():
-                more = int8_layers(kept, runtime, list(ranked))
-                if not more:
-                    raise too_costly(runtime, loss, export.max_wer_loss, len(kept.get(runtime, ())), ranked)
-                kept[runtime] = more
 
     def _bundle(
         self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],

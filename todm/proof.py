@@ -1,14 +1,16 @@
 """The parity chain: the active subnet, the extracted one and every exported file answer alike on real signals."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
 from todm.export.bundle import Bundle
 from todm.export.calibrate import Call, record
+from todm.export.gate import too_costly
 from todm.export.parity import compare
+from todm.export.quantize import costs
 from todm.program import Methods, Program, eager
 from todm.space import Arch, activate
 from todm.task import Score, Task
@@ -124,7 +126,34 @@ def _changed(truth: Score, score: Score) -> int:
     return sum(a != b for a, b in zip(truth.outputs, score.outputs, strict=True))
 
 
-def int8_layers(kept: Mapping[str, frozenset[str]], runtime: str, ranked: list[str]) -> frozenset[str]:
-    """The layers to leave in float next, the costliest first and twice as many each time; none when half are."""
-    number = 2 * len(kept.get(runtime, ())) or 1
-    return frozenset(ranked[:number]) if number <= len(ranked) // 2 else frozenset()
+def within_loss(
+    chain: Chain, runtimes: Sequence[str], most: float | None, build: Callable[[Mapping[str, frozenset[str]]], Bundle]
+) -> Bundle:
+    """A bundle whose int8 files keep the error budget, with as many layers in float as that takes.
+
+    The costliest layer returns to float first, then two, four, and so on up to half of them. The dev set decides, so
+    that the test set stays a test.
+
+    Args:
+        most: Points of word error rate that int8 may cost; None, or another metric, is no budget.
+        build: Makes the bundle with these layers of each runtime left in float, see `quantize.layers`.
+
+    Raises:
+        TodmError: with half of the layers in float it still costs more; says which layer costs what.
+    """
+    kept: dict[str, frozenset[str]] = {}
+    ranked: dict[str, float] = {}
+    while True:
+        bundle = build(kept)
+        if most is None or chain.metric != "wer":
+            return bundle
+        losses = {runtime: chain.int8_loss(bundle, runtime) for runtime in runtimes}
+        over = {runtime: loss for runtime, loss in losses.items() if loss > most}
+        if not over:
+            return bundle
+        ranked = ranked or costs(chain.program, chain.recorded())
+        for runtime, loss in over.items():
+            left = len(kept.get(runtime, ()))
+            if max(2 * left, 1) > len(ranked) // 2:
+                raise too_costly(runtime, loss, most, left, ranked)
+            kept[runtime] = frozenset(list(ranked)[: max(2 * left, 1)])

@@ -220,7 +220,7 @@ def extract(run: str, arch: str, name: str | None = None, json: bool = False) ->
 
 def export(
     subnet: str, to: str = "onnx,executorch", chunk_ms: int | None = None, max_wer_loss: float | None = None,
-    device: str | None = None, json: bool = False,
+    max_difference: float | None = None, device: str | None = None, json: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Export an extracted subnet, check it against PyTorch on the test set, measure it, bundle it.
 
@@ -229,6 +229,7 @@ def export(
         to: Runtimes, separated by commas.
         chunk_ms: Signal that one call of a streaming encoder consumes: 160, 320 or 640; by default the recipe's.
         max_wer_loss: Points of word error rate that int8 may cost; by default the recipe's.
+        max_difference: Largest relative difference of a float file from PyTorch; by default the recipe's.
         device: Device profile to measure on, by default the recipe's.
         json: Print the result as JSON.
     """
@@ -237,7 +238,8 @@ def export(
 
     folder = Path(subnet).resolve()
     over: dict[str, Any] = {} if chunk_ms is None else {"model": {"chunk_ms": chunk_ms}}
-    over |= {} if max_wer_loss is None else {"export": {"max_wer_loss": max_wer_loss}}
+    gate = {"max_wer_loss": max_wer_loss, "max_difference": max_difference}
+    over["export"] = {key: value for key, value in gate.items() if value is not None}
     opened = Run.open(folder.parent.parent).adjusted(over)
     with opened.locked():
         rows = Family(opened, device).deploy([folder], to.split(","))
