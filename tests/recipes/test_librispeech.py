@@ -20,10 +20,10 @@ from todm.recipes.librispeech.task import LibriSpeechData, LibriSpeechTask
 from todm.speech.task import TransducerConfig
 
 TEXTS = [
-    "THE CAT SAT DOWN", "A DOG RAN HOME", "BLUE BIRDS SING", "RAIN FALLS AT NIGHT", "OPEN THE DOOR", "CLOSE THE BOOK",
-    "TEN GREEN TREES", "SHE READS IT NOW", "WE WALK SLOWLY", "HE LIKES TEA", "SNOW IS COLD", "FIRE IS HOT",
-    "BIRDS FLY HOME", "THE RAIN IS COLD", "A GREEN DOOR", "TEN CATS SING", "READ THE BOOK", "DOGS LIKE SNOW",
-    "NIGHT FALLS NOW", "WE OPEN IT SLOWLY",
+    "THE CAT SAT DOWN", "MY DOG RAN HOME", "BLUE BIRDS SING", "RAIN FALLS AT NIGHT", "OPEN THAT DOOR", "CLOSE YOUR BOOK",
+    "TEN GREEN TREES", "SHE READS LETTERS", "WE WALK SLOWLY", "HE LIKES TEA", "SNOW IS COLD", "FIRE MUST BURN",
+    "FISH SWIM DEEP", "GRANDMOTHER COOKS SOUP", "WHITE CLOUDS MOVE", "SEVEN SHIPS SAIL", "LOOK OVER THERE",
+    "CHILDREN JUMP HIGH", "MUSIC PLAYS ALL DAY", "PLEASE COME BACK",
 ]  # fmt: skip
 
 
@@ -36,7 +36,7 @@ def corpus(tmp_path_factory) -> Path:
         chapter.mkdir(parents=True)
         for number, text in enumerate(TEXTS[speaker // 11 - 1 :: 2]):
             name = f"{speaker}-7-{number:04d}"
-            audio = np.frombuffer(voice.speak(text.lower(), language), "<i2")
+            audio = np.frombuffer(voice.speak(text.lower(), language, 0.8), "<i2")
             audio = np.rint(audio + rng.normal(0, 30, len(audio))).astype(np.int16)  # silence as microphones hear it
             soundfile.write(chapter / f"{name}.flac", audio, 16_000)
             lines.append(f"{name} {text}\n")
