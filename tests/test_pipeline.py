@@ -109,3 +109,15 @@ def test_what_varies_between_seeds(tmp_path):
     assert [(row["wer_mean"], row["wer_worst"], row["seeds"]) for row in summary] == [(5.0, 6.0, 2), (2.5, 3.0, 2)]
     assert summary[0]["wer_sd"] == pytest.approx(2**0.5)
     assert "5.00 ± 1.41 (6.00)" in as_text(summary, "wer")
+
+
+def test_a_worker_adds_to_a_search_that_has_begun(run, capsys):
+    assert main(["search", str(run), "--worker", "--trials", "14", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["evaluated"] >= 14
+    with Run.open(run).locked():  # as it is while another process searches
+        assert main(["search", str(run), "--worker", "--trials", "14", "--budget", "params<=800"]) == 0
+    capsys.readouterr()
+    (run / "search" / "measurements-local.json").rename(run / "kept.json")
+    assert main(["search", str(run), "--worker"]) == 2
+    assert "no search of" in capsys.readouterr().err
+    (run / "kept.json").rename(run / "search" / "measurements-local.json")

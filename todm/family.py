@@ -129,11 +129,23 @@ class Family:
                 bar.set_postfix(error=f"{candidate.error:.2f}", params=f"{candidate.costs['params']:.0f}")
 
             found = evolve(
-                self.space, self.error, self.costs(), budget, storage=self.run.path / "search" / "trials.db",
+                self.space, self.error, self.costs(), budget,
+                storage=self.recipe.search.storage or self.run.path / "search" / "trials.db",
                 study=self.study, trials=trials, seed=self.recipe.seed, progress=progress,
             )  # fmt: skip
         write_front(self.run.path / "search" / "front.csv", found)
         return found
+
+    def assist(self, budget: Budget, trials: int | None) -> int:
+        """Evaluate architectures for a search that another process has begun; returns how many are known in the end.
+
+        Raises:
+            TodmError: no search has measured its candidates yet.
+        """
+        path = self.run.path / "search" / f"measurements-{self.device.name}.json"
+        if not path.exists() or read_json(path)["study"] != self.study:
+            raise TodmError(f"no search of {self.run.path} has begun: type `todm search {self.run.path}` first")
+        return len(self.candidates(budget, trials))
 
     def best(self, budget: Budget, trials: int | None) -> dict[str, Any]:
         """The most accurate subnet within a budget, exported for the device's runtime, and measured inside it.

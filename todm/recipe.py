@@ -93,6 +93,8 @@ class Search:
     """Architectures whose error is measured on the dev set."""
     measured: Count = 8
     """Architectures that are exported and measured on the device to predict the cost of all others."""
+    storage: str = ""
+    """Database that several machines may search with, e.g. postgresql://host/todm; by default a file in the run."""
     family: Count = 4
     """Subnets of the front that are exported at the end, from the smallest to the largest."""
 

@@ -169,7 +169,12 @@ def compare(
 
 
 def search(
-    run: str, budget: str = "", trials: int | None = None, device: str | None = None, json: bool = False
+    run: str,
+    budget: str = "",
+    trials: int | None = None,
+    device: str | None = None,
+    worker: bool = False,
+    json: bool = False,
 ) -> dict[str, Any]:
     """Find, export and measure the best subnet within a budget, or without one a family of sizes.
 
@@ -178,6 +183,7 @@ def search(
         budget: Limits, e.g. "size<=1MB, rtf<=0.05, latency_p90<=20ms, peak_memory<=40MB, params<=1M, macs<=100M".
         trials: Architectures to evaluate, by default as the recipe says.
         device: Device profile to measure on, by default the recipe's.
+        worker: Only evaluate architectures, beside a search of the same run, budget and trials in another process.
         json: Print the result as JSON.
     """
     from todm.files import read_json
@@ -191,6 +197,8 @@ def search(
 
     from todm.family import Family
 
+    if worker:
+        return {"evaluated": Family(opened, device).assist(limits, trials)}
     with opened.locked(), opened.timed("search"):
         family = Family(opened, device)
         check_feasible(limits, family.floor())

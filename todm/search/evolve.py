@@ -27,7 +27,7 @@ Costs = Callable[[Arch], dict[str, float]]
 
 def evolve(
     space: SearchSpace, error: Callable[[Arch], float], costs: Costs, budget: Budget, *,
-    storage: Path, study: str, trials: int = 60, seed: int = 0, objectives: Sequence[str] = (),
+    storage: Path | str, study: str, trials: int = 60, seed: int = 0, objectives: Sequence[str] = (),
     error_name: str = "wer", progress: Callable[[int, int, Candidate], None] | None = None,
 ) -> list[Candidate]:  # fmt: skip
     """Evaluate the smallest, the largest, evenly spaced and then ever better networks within the budget.
@@ -39,7 +39,7 @@ def evolve(
     Args:
         error: What is minimised, called `error_name` in budgets; expensive.
         costs: Further metrics by name, known or predicted; cheap.
-        storage: SQLite file.
+        storage: SQLite file, or the address of a database that Optuna knows, e.g. postgresql://host/name.
         study: Names all that `error` depends on: the checkpoint's fingerprint, the data.
         objectives: Costs minimised beside the error; by default those the budget names, else `params`.
         progress: Called with (evaluated, trials, candidate) after each evaluation.
@@ -197,15 +197,16 @@ class _Connection(sqlite3.Connection):
 
 
 @contextmanager
-def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
-    storage = None
-    with suppress(OSError):  # SQLite then says that it cannot open the file.
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _database(path: Path | str) -> Iterator[optuna.storages.RDBStorage]:
+    storage, address, options = None, str(path), None
+    if isinstance(path, Path):
+        with suppress(OSError):  # SQLite then says that it cannot open the file.
+            path.parent.mkdir(parents=True, exist_ok=True)
+        address, options = f"sqlite:///{path}", {"connect_args": {"timeout": 60, "factory": _Connection}}
     try:
         for patience in (0.1, 0.3, 1.0, None):
             try:
-                connect = {"timeout": 60, "factory": _Connection}
-                storage = optuna.storages.RDBStorage(f"sqlite:///{path}", {"connect_args": connect})
+                storage = optuna.storages.RDBStorage(address, options)
                 break
             except SQLAlchemyError:  # Another worker may be creating the same tables.
                 if patience is None:
@@ -213,7 +214,7 @@ def _database(path: Path) -> Iterator[optuna.storages.RDBStorage]:
                 time.sleep(patience)
         assert storage is not None
         yield storage
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+    except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
         reason: BaseException = error
         while reason.__cause__:
             reason = reason.__cause__
