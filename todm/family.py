@@ -230,7 +230,8 @@ class Family:
             with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
                 list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
         else:
-            self.prove(folders[0], runtimes)
+            for folder in folders:
+                self.prove(folder, runtimes)
         measured: list[dict[str, Any]] = []
         bar = tqdm(folders, "benchmarking")
         for folder in bar:
