@@ -107,7 +107,10 @@ class Trainer:
             batch = next(batches)
             waiting += time.perf_counter() - asked
             with _uninterrupted():
-                row = self._step(batch) | getattr(batch, "log", {})
+                row = self._step(batch)
+                extra = getattr(batch, "log", None)
+                if isinstance(extra, dict):  # a tensor has a log of another kind
+                    row |= extra
                 skipped = skipped + 1 if row["skipped"] else 0
                 if skipped >= PATIENCE:
                     raise TodmError(f"{PATIENCE} updates in a row without a finite gradient; lower --training.lr")

@@ -81,7 +81,7 @@ class SimCSETask(PlainTask):
     Data = SentenceData
     Model = TransformerConfig
     pipeline = "sentence-similarity"
-    output = "embedding"
+    output = "vector"  # the exporter names an inner value "embedding"
 
     def __init__(self, data: SentenceData, model: TransformerConfig, seed: int, cache: Path) -> None:
         self.data, self.config, self.seed = data, model, seed
