@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from todm.export.gate import Gate
 from todm.export.proof import attach
 from todm.export.report import picture
 from todm.files import atomic_write, read_json, write_json
+from todm.int8 import SimulatedInt8
 from todm.program import Program
 from todm.proof import Chain, within_loss
 from todm.rows import put_rows
@@ -77,9 +79,15 @@ class Family:
         return self.task.program(subnet), subnet
 
     def error(self, arch: Arch) -> float:
-        """The first dev metric of a subnet."""
+        """The first dev metric of a subnet, in the number format that is searched for."""
         activate(self.supernet, arch)
-        return next(iter(self.task.evaluate(self.supernet, "dev").values()))
+        with SimulatedInt8() if self.recipe.search.precision == "int8" else nullcontext():
+            return next(iter(self.task.evaluate(self.supernet, "dev").values()))
+
+    @property
+    def _searched(self) -> str:
+        """What names all that `error` depends on."""
+        return self.study if self.recipe.search.precision == "float" else f"{self.study} {self.recipe.search.precision}"
 
     # -- costs ------------------------------------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class Family:
             found = evolve(
                 self.space, self.error, self.costs(), budget,
                 storage=self.recipe.search.storage or self.run.path / "search" / "trials.db",
-                study=self.study, trials=trials, seed=self.recipe.seed, progress=progress,
+                study=self._searched, trials=trials, seed=self.recipe.seed, progress=progress,
             )  # fmt: skip
         write_front(self.run.path / "search" / "front.csv", found)
         return found

@@ -93,6 +93,8 @@ class Search:
     """Architectures whose error is measured on the dev set."""
     measured: Count = 8
     """Architectures that are exported and measured on the device to predict the cost of all others."""
+    precision: Literal["float", "int8"] = "float"
+    """Number format whose error is minimised; int8 is simulated, for every candidate."""
     storage: str = ""
     """Database that several machines may search with, e.g. postgresql://host/todm; by default a file in the run."""
     family: Count = 4
