@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from todm import dropout, extract
+from todm.cli import main
 from todm.errors import TodmError
 from todm.fetch import Source
 from todm.recipes.dynamic_chargpt import task as recipe
@@ -86,3 +87,12 @@ def test_whatever_the_dropout_the_deployed_net_runs_the_same_operations(make):
         exported = torch.export.export(method.module, tuple(method.inputs.values()))
         graphs.append([str(node.target) for node in exported.graph.nodes])
     assert graphs[0] == graphs[1] == graphs[2]
+
+
+def test_rows_are_trained_and_tested_by_the_command(make, tmp_path, monkeypatch):
+    make()  # puts the small text in place
+    monkeypatch.setenv("TODM_CACHE", str(tmp_path / "cache"))
+    command = ["compare", "dynamic_chargpt", "--out", str(tmp_path / "out"), "--quick", "--seeds", "1", "--rows"]
+    sizes = ["--data.characters", "400", "--data.held_out", "97", "--data.context", "16"]
+    assert main([*command, "none,on validation", *sizes]) == 0
+    assert "| on validation |" in (tmp_path / "out" / "table.md").read_text()
