@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from todm import activate
 from todm.cli import main
 from todm.family import Family, read_arch
+from todm.int8 import SimulatedInt8
 from todm.run import Run
 from todm.seeds import as_text, summarise
 
@@ -121,3 +123,36 @@ def test_a_worker_adds_to_a_search_that_has_begun(run, capsys):
     assert main(["search", str(run), "--worker"]) == 2
     assert "no search of" in capsys.readouterr().err
     (run / "kept.json").rename(run / "search" / "measurements-local.json")
+
+
+def test_a_broken_parity_ends_the_export_and_leaves_the_bundle_that_was_there(run, capsys):
+    subnet = next(folder for folder in (run / "subnets").iterdir() if (folder / "bundle").is_dir())
+    before = (subnet / "bundle" / "bundle.json").read_bytes()
+    assert main(["export", str(subnet), "--to", "onnx", "--max-difference", "1e-12"]) == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "broken parity" in message
+    assert "export.max_difference" in message
+    assert (subnet / "bundle" / "bundle.json").read_bytes() == before
+    assert not list(subnet.glob(".bundle*"))
+    assert main(["export", str(subnet), "--chunk-ms", "160"]) == 2
+    assert "unknown key 'chunk_ms'" in capsys.readouterr().err
+
+
+def test_the_chain_begins_with_the_supernet(run):
+    for subnet in {row["subnet"] for row in rows(run / "parity.csv")}:
+        chain = [row for row in rows(run / "parity.csv") if row["subnet"] == subnet]
+        assert {row["form"] for row in chain} == {"supernet", "pytorch", "onnx float", "onnx int8"}
+        (supernet,) = (row for row in chain if row["form"] == "supernet")
+        assert float(supernet["max_abs_diff"]) < 1e-5
+        assert supernet["outputs_changed"] == "0"
+
+
+def test_search_minimises_the_error_in_int8_where_the_recipe_says_so(run):
+    opened = Run.open(run)
+    plain, narrow = Family(opened), Family(opened.adjusted({"search": {"precision": "int8"}}))
+    arch = plain.space.largest()
+    activate(plain.supernet, arch)
+    with SimulatedInt8():
+        expected = next(iter(plain.task.evaluate(plain.supernet, "dev").values()))
+    assert narrow.error(arch) == expected
+    assert narrow._searched != plain._searched
