@@ -16,14 +16,14 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-MODULES = ("loss", "optimizer")
+MODULES = ("loss", "optimizer", "scale")
 """A module has CASES, {group: {case: function without arguments -> {column: number}}}, and BARS, {case: (most time,
 most memory)} relative to the baseline, None where there is no bar."""
 ROUNDS = 3
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 RESULTS = Path(__file__).with_name("results.csv")
 COLUMNS = (
-    "module", "group", "case", "seconds", "cpu_seconds", "peak_mb", "difference",
+    "module", "group", "case", "seconds", "cpu_seconds", "peak_mb", "difference", "waiting",
     "time_ratio", "time_bar", "memory_ratio", "memory_bar",
 )  # fmt: skip
 
@@ -47,14 +47,16 @@ def rows_of(module: str) -> list[dict[str, object]]:
     home = importlib.import_module(f"bench.{module}")
     rows = []
     for group, cases in home.CASES.items():
-        rounds = [{case: measure(module, group, case) for case in cases} for _ in range(ROUNDS)]
+        rounds = [
+            {case: measure(module, group, case) for case in cases} for _ in range(getattr(home, "ROUNDS", ROUNDS))
+        ]
         baseline = next(iter(cases))
         for case in cases:
             numbers = {key: statistics.median(r[case][key] for r in rounds) for key in rounds[0][case]}
             row: dict[str, object] = {"module": module, "group": group, "case": case, **numbers}
             if case in home.BARS and baseline not in home.BARS:
                 # Of rounds, not of medians: what else the machine did then slowed both.
-                for ratio, key in (("time_ratio", "cpu_seconds"), ("memory_ratio", "peak_mb")):
+                for ratio, key in (("time_ratio", getattr(home, "CLOCK", "cpu_seconds")), ("memory_ratio", "peak_mb")):
                     row[ratio] = statistics.median(r[case][key] / max(r[baseline][key], 1e-9) for r in rounds)
                 row["time_bar"], row["memory_bar"] = home.BARS[case]
             rows.append(row)

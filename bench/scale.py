@@ -1,0 +1,90 @@
+"""Two processes against one on the digits recipe, and an epoch of a hundred thousand utterances read as it goes."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+UPDATES, WARM = 120, 20
+"""Updates trained, and those of them that are not counted."""
+UTTERANCES = 100_000
+CLOCK = "seconds"
+ROUNDS = 1
+
+
+def train(processes: int) -> dict[str, float]:
+    """Wall time of the counted updates, as the log has it; the global batches are the same."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            "-m", "todm", "train", "digits", "--out", f"{folder}/run", "--data.train", "400", "--data.dev", "40",
+            "--data.test", "20", "--data.batching.workers", "0", "--data.batching.warm_updates", "0",
+            "--training.updates", str(UPDATES), "--training.growth", "0", "--training.evaluate_every", str(UPDATES),
+            "--training.checkpoint_every", str(UPDATES),
+        ]  # fmt: skip
+        several = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        subprocess.run(
+            [sys.executable, *(several if processes > 1 else []), *command], check=True, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "TODM_CACHE": f"{folder}/cache"},
+        )  # fmt: skip
+        rows = [json.loads(line) for line in Path(folder, "run", "log.jsonl").read_text().splitlines()]
+    seconds = rows[-2]["seconds"] - rows[WARM]["seconds"]  # the last update waits for the evaluation
+    return {"seconds": seconds, "cpu_seconds": processes * seconds, "peak_mb": 0.0, "waiting": rows[-2]["waiting"]}
+
+
+def epoch() -> dict[str, float]:
+    """One epoch through the training loader in this process; `peak_mb` is the growth after its first twentieth."""
+    import soundfile
+    from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+    from todm.speech.batches import train_batches
+    from todm.speech.corpus import open_cuts
+    from todm.speech.tokens import Tokens
+
+    rng, duration = np.random.default_rng(0), 0.25
+    with tempfile.TemporaryDirectory() as folder:
+        soundfile.write(f"{folder}/long.wav", 0.1 * rng.standard_normal(16_000 * 60), 16_000)
+        recording = Recording.from_file(f"{folder}/long.wav")
+
+        def cuts() -> Iterator[MonoCut]:
+            for index in range(UTTERANCES):
+                start = round(float(rng.uniform(0, 59)), 3)
+                said = SupervisionSegment(f"{index}", recording.id, 0.0, duration, text="a b")
+                yield MonoCut(f"{index}", start, duration, 0, recording=recording, supervisions=[said])
+
+        with CutSet.open_writer(f"{folder}/cuts.jsonl.gz") as writer:
+            for cut in cuts():
+                writer.write(cut)
+        batches = train_batches(
+            open_cuts(f"{folder}/cuts.jsonl.gz"), Tokens.build("words", ["a b"]), seconds_per_batch=60, seed=0,
+            workers=0,
+        )  # fmt: skip
+        begin, seen, first, most = time.perf_counter(), 0, 0.0, 0.0
+        for batch in islice(batches, UTTERANCES):
+            seen += len(batch.texts)
+            most = max(most, resident())
+            if seen >= UTTERANCES // 20 and not first:
+                first = most
+            if seen >= UTTERANCES:
+                break
+        seconds = time.perf_counter() - begin
+    return {"seconds": seconds, "cpu_seconds": time.process_time(), "peak_mb": most - first}
+
+
+def resident() -> float:
+    """Resident memory of this process in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+CASES = {
+    "training": {"one process": lambda: train(1), "two processes": lambda: train(2)},
+    f"epoch of {UTTERANCES:,} utterances": {"growth of memory": epoch},
+}
+BARS = {"two processes": (1 / 1.85, None)}
