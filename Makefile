@@ -1,7 +1,7 @@
 # make demo    set up, run the whole path on spoken digits, print the table, say where the report is
 # make test    set up, run the tests          make check   lint, format, types
 # make bench   what the losses and the optimiser cost beside torchaudio's and AdamW's, into bench/results.csv
-# make quick   the whole path, smallest setting, as CI runs it
+# make quick   the whole path, smallest setting, as CI runs it; then the commands of the README on it
 # make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,6 +17,7 @@ quick: .venv/installed-dev
 	rm -rf runs/quick
 	$(BIN)/todm run digits --out runs/quick --training.updates 60 --search.trials 8 --search.measured 4 \
 		--search.family 2 --data.train 400 --data.dev 40 --data.test 20
+	$(BIN)/python tests/readme_commands.py runs/quick
 
 # torchaudio beside the environment, not in it: it is what the losses are compared with, nothing here uses it.
 bench: .venv/installed-all

@@ -52,5 +52,6 @@ class DigitsTask(SpeechTask):
         prepared = self.prepared
         return {
             "origin": prepared.origin, "source": prepared.notice, "sha256": prepared.checksum,
+            "folder": str(prepared.folder),
             "licence": "CC BY-SA 4.0" if prepared.origin != "synthetic" else "Apache-2.0 (Pico voices)",
         }  # fmt: skip
