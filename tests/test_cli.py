@@ -89,7 +89,7 @@ def called(monkeypatch, verb: str, argv: list[str]) -> dict:
 def test_flags_reach_the_verb(monkeypatch, capsys):
     argv = ["RUN", "--budget", "size<=1MB, rtf<=0.05", "--trials", "7", "--json"]
     assert called(monkeypatch, "search", argv) == {
-        "run": "RUN", "budget": "size<=1MB, rtf<=0.05", "trials": 7, "device": None, "json": True,
+        "run": "RUN", "budget": "size<=1MB, rtf<=0.05", "trials": 7, "device": None, "worker": False, "json": True,
     }  # fmt: skip
     assert json.loads(capsys.readouterr().out) == {"answer": 42}
     seen = called(monkeypatch, "transcribe", ["B", "a.wav", "b.wav", "--runtime", "executorch", "--beam=4"])
