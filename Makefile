@@ -2,13 +2,14 @@
 # make test    set up, run the tests          make check   lint, format, types
 # make bench   what the losses and the optimiser cost beside torchaudio's and AdamW's, into bench/results.csv
 # make quick   the whole path, smallest setting, as CI runs it; then the commands of the README on it
+# make recipes  every other recipe at its smallest setting, as CI runs it
 # make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check quick bench torture browser clean
+.PHONY: demo test check quick recipes bench torture browser clean
 
 demo: .venv/installed-all
 	$(BIN)/todm run digits --out runs/digits
@@ -19,13 +20,21 @@ quick: .venv/installed-dev
 		--search.family 2 --data.train 400 --data.dev 40 --data.test 20
 	$(BIN)/python tests/readme_commands.py runs/quick
 
+# The other recipes, each through the whole path, two side by side.
+RECIPES := standout_mnist duality_lenet annealed_sr simcse_sts dynamic_chargpt
+recipes: .venv/installed-dev
+	rm -rf $(RECIPES:%=runs/quick-%)
+	printf '%s\n' $(RECIPES) | xargs -P 2 -I NAME sh -c \
+		'$(BIN)/todm run NAME --quick --out runs/quick-NAME > runs/quick-NAME.log 2>&1 && echo "NAME: ok" || { tail -20 runs/quick-NAME.log; exit 255; }'
+
 # torchaudio beside the environment, not in it: it is what the losses are compared with, nothing here uses it.
 bench: .venv/installed-all
 	[ -d build/torchaudio ] || $(BIN)/pip install --quiet --no-deps --target build/torchaudio 'torchaudio>=2.11,<2.12'
 	PYTHONPATH=build/torchaudio $(BIN)/python -m bench.run
 
+# Two processes of one thread each; tests of one file share what it set up.
 test: .venv/installed-dev browser
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
