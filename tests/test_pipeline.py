@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from todm import activate
 from todm.cli import main
+from todm.errors import TodmError
 from todm.family import Family, read_arch
 from todm.int8 import SimulatedInt8
 from todm.run import Run
@@ -156,3 +157,12 @@ def test_search_minimises_the_error_in_int8_where_the_recipe_says_so(run):
         expected = next(iter(plain.task.evaluate(plain.supernet, "dev").values()))
     assert narrow.error(arch) == expected
     assert narrow._searched != plain._searched
+
+
+def test_a_run_is_not_judged_on_other_data_than_it_was_trained_on(run):
+    opened = Run.open(run)
+    opened.note(data=opened.info["data"] | {"sha256": "of other recordings"})
+    with pytest.raises(TodmError, match="was trained on: random numbers; now there are: random numbers; set TODM_DATA"):
+        Family(opened)
+    opened.note(data={key: value for key, value in opened.info["data"].items() if key != "sha256"})
+    Family(Run.open(run))

@@ -64,6 +64,12 @@ class Family:
         self.device: Device = find_device(self.profile)
         state, _ = newest_checkpoint(run.path / "checkpoints")
         self.task = run.task()
+        trained, now = run.info.get("data", {}), self.task.provenance()
+        if trained.get("sha256") != now.get("sha256"):
+            raise TodmError(
+                f"{run.path} was trained on: {trained.get('source')}; now there are: {now.get('source')}; "
+                "set TODM_DATA, or the recipe's data, as they were"
+            )
         self.supernet: nn.Module = self.task.build()
         install(self.supernet, run.recipe.dropout)
         self.supernet.eval()
