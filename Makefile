@@ -23,7 +23,7 @@ quick: .venv/installed-dev
 # The other recipes, each through the whole path, two side by side.
 RECIPES := standout_mnist duality_lenet annealed_sr simcse_sts dynamic_chargpt
 recipes: .venv/installed-dev
-	rm -rf $(RECIPES:%=runs/quick-%)
+	rm -rf $(RECIPES:%=runs/quick-%) && mkdir -p runs
 	printf '%s\n' $(RECIPES) | xargs -P 2 -I NAME sh -c \
 		'$(BIN)/todm run NAME --quick --out runs/quick-NAME > runs/quick-NAME.log 2>&1 && echo "NAME: ok" || { tail -20 runs/quick-NAME.log; exit 255; }'
 
