@@ -25,7 +25,7 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
     [
         ("traning: {}", "unknown key 'traning'; did you mean 'training'?"),
         ("training: {update: 3}", "unknown key 'training.update'; did you mean 'updates'?"),
-        ("search: {zzz: 3}", "unknown key 'search.zzz'; known keys: trials, measured, storage, family"),
+        ("search: {zzz: 3}", "unknown key 'search.zzz'; known keys: trials, measured, precision, storage, family"),
         ("training: {updates: lots}", "training.updates: Input should be a valid integer.*, got 'lots'"),
         ("training: {updates: 1.5}", "training.updates: Input should be a valid integer.*, got 1.5"),
         ("training: 5", "training: Input should be a dictionary.*, got 5"),
