@@ -1,7 +1,7 @@
 # make demo    set up, run the whole path on spoken digits, print the table, say where the report is
 # make test    set up, run the tests          make check   lint, format, types
 # make bench   what the losses and the optimiser cost beside torchaudio's and AdamW's, into bench/results.csv
-# make quick   the whole path, smallest setting, as CI runs it; then the commands of the README on it
+# make quick   the whole path, smallest setting, as CI runs it; make commands then runs those of the README on it
 # make recipes  every other recipe at its smallest setting, as CI runs it
 # make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
@@ -9,7 +9,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check quick recipes bench torture browser clean
+.PHONY: demo test check quick commands recipes bench torture browser clean
 
 demo: .venv/installed-all
 	$(BIN)/todm run digits --out runs/digits
@@ -18,6 +18,9 @@ quick: .venv/installed-dev
 	rm -rf runs/quick
 	$(BIN)/todm run digits --out runs/quick --training.updates 60 --search.trials 8 --search.measured 4 \
 		--search.family 2 --data.train 400 --data.dev 40 --data.test 20
+
+# The commands of README.md and docs/deploy.md, as they stand there, on what `make quick` left.
+commands: .venv/installed-dev
 	$(BIN)/python tests/readme_commands.py runs/quick
 
 # The other recipes, each through the whole path, two side by side.
