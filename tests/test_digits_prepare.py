@@ -128,6 +128,26 @@ def test_a_held_out_speaker_is_the_only_one_tested(tmp_path, recordings):
     assert takes == set(TAKES)
 
 
+def test_others_talk_at_once_at_the_level_asked_for(tmp_path, recordings):
+    rng, time = np.random.default_rng(0), np.arange(30_000) / 16_000
+    samples = np.sin(2 * np.pi * 200 * time).astype(np.float32)
+    takes = [[np.sin(2 * np.pi * 1000 * time[:4000]).astype(np.float32)] for _ in WORDS]
+    crowd = module._among(samples, {"one": takes, "two": takes}, (10, 10), rng) - samples
+    assert 10 * np.log10(np.mean(samples**2) / np.mean(crowd**2)) == pytest.approx(10, abs=1e-3)
+    assert np.abs(np.fft.rfft(crowd)).argmax() == pytest.approx(1000 * 30_000 / 16_000, abs=5)
+    assert all(np.abs(part).max() > 0 for part in np.split(crowd[6000:], 4))
+
+    alone, among = (prepare(tmp_path / str(snr), data=recordings, babble_snr=snr, **FEW) for snr in (None, (0, 5)))
+    for cut, other in zip(alone.corpus().cuts["test"], among.corpus().cuts["test"], strict=True):
+        assert text_of(cut) == text_of(other)
+    assert audio_of(alone) != audio_of(among)
+    for path in recordings.glob("*_high_*.wav"):
+        (tmp_path / "lone").mkdir(exist_ok=True)
+        (tmp_path / "lone" / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(TodmError, match="two speakers"):
+        prepare(tmp_path / "x", data=tmp_path / "lone", babble_snr=(0, 5), **FEW)
+
+
 def test_wrong_requests_are_one_clear_line(tmp_path, recordings):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("do not delete")

@@ -129,6 +129,8 @@ class Recipe:
     """Name of the run; its folder is runs/NAME unless --out says otherwise."""
     task: str
     """Class of the task: `package.module:Class`, or `file.py:Class` beside the recipe."""
+    benchmark: str = ""
+    """Function `package.module:function` that `todm run` calls instead, where a recipe compares and makes no family."""
     seed: NonNegativeInt = 0
     """Of initialisation, data order, sampling and search."""
     data: dict[str, Any] = field(default_factory=dict)

@@ -1,5 +1,6 @@
 """What a user can do, one function a verb: the command line and the Python interface are both made of these."""
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -64,6 +65,11 @@ def run(
         print(f"\n{as_text(summary, metric)}", file=sys.stderr)
         return {"runs": runs, "summary": summary}
     asked = load_recipe(recipe, overrides, _setting(full, quick))[0]
+    if asked.benchmark:
+        changes = merged(overrides or {}, {"data": {"folder": data}} if data else {})
+        module, _, function = asked.benchmark.partition(":")
+        benchmark = getattr(importlib.import_module(module), function)
+        return benchmark(recipe, Path(out or f"runs/{asked.name}"), quick, changes)
     if asked.training.nets == "alone":
         raise TodmError("training.nets is alone: there is no family to search; type `todm train` instead")
     _check_export(asked.export)

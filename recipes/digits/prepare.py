@@ -72,7 +72,7 @@ class DigitsCorpus:
 
 def prepare(
     folder: Path | str, *, data: Path | str | None = None, seed: int = 0, train: int = 6000, dev: int = 250,
-    test: int = 600, held_out_speaker: str | None = None,
+    test: int = 600, held_out_speaker: str | None = None, babble_snr: tuple[float, float] | None = None,
 ) -> DigitsCorpus:  # fmt: skip
     """Make the corpus in `folder`, or take the one there if it was made with the same arguments.
 
@@ -84,13 +84,15 @@ def prepare(
         dev: Utterances to choose models on, from takes 5-9.
         test: Utterances to report on, from takes 0-4.
         held_out_speaker: Test on this speaker alone, all takes, and use the others for the rest.
+        babble_snr: Level of the speech above that of other speakers who talk at once, in dB, from and to.
 
     Raises:
         TodmError: too few recordings, an unknown speaker, or a folder that is in use or cannot be written.
     """
     folder, local, sizes = Path(folder), _local(data), {"train": train, "dev": dev, "test": test}
     manifest, part = folder / "corpus.json", folder.with_name(f".{folder.name}.part")
-    request = {"version": VERSION, "seed": seed, "held_out_speaker": held_out_speaker, **sizes}
+    request: dict[str, Any] = {"version": VERSION, "seed": seed, "held_out_speaker": held_out_speaker, **sizes}
+    request["babble_snr"] = list(babble_snr) if babble_snr else None
     request["recordings"] = _checksum(local) if local else None
     try:
         if manifest.is_file() and (made := read_json(manifest))["request"] == request:
@@ -104,7 +106,11 @@ def prepare(
         shutil.rmtree(part, ignore_errors=True)
         for number, (split, voices) in enumerate(chosen.items()):
             (part / split).mkdir(parents=True)
-            cuts = [_utterance(part, f"{split}/{i:05d}", voices, [seed, number, i]) for i in range(sizes[split])]
+            babble = (_voices(recordings, split, None), babble_snr) if babble_snr else None
+            if babble and len(babble[0]) < 2:
+                raise TodmError("data.babble_snr needs recordings of at least two speakers: one talks, others disturb")
+            ids = ((f"{split}/{i:05d}", [seed, number, i]) for i in range(sizes[split]))
+            cuts = [_utterance(part, name, voices, seeds, babble) for name, seeds in ids]
             CutSet.from_cuts(cuts).to_file(part / f"cuts_{split}.jsonl.gz")
         corpus = DigitsCorpus(folder, origin, notice, _checksum(recordings))
         about = {"request": request, "origin": origin, "notice": notice, "checksum": corpus.checksum}
@@ -208,7 +214,9 @@ def _voices(recordings: dict[str, bytes], split: str, held_out: str | None) -> V
     return voices
 
 
-def _utterance(folder: Path, name: str, voices: Voices, seed: list[int]) -> MonoCut:
+def _utterance(
+    folder: Path, name: str, voices: Voices, seed: list[int], babble: tuple[Voices, tuple[float, float]] | None
+) -> MonoCut:
     """Write one utterance, a function of its seed; its cut names the audio relative to `folder`."""
     rng = np.random.default_rng(seed)
     speaker = sorted(voices)[rng.integers(len(voices))]
@@ -222,6 +230,9 @@ def _utterance(folder: Path, name: str, voices: Voices, seed: list[int]) -> Mono
         parts += [takes[rng.integers(len(takes))], _pause(rng, 0.1, 0.4)]
     parts[-1] = _pause(rng, 0.2, 0.35)
     samples = np.concatenate(parts)
+    if babble:
+        others = {name: digits for name, digits in babble[0].items() if name != speaker}
+        samples = _among(samples, others, babble[1], rng)
     samples *= 10 ** (rng.uniform(-16, -2) / 20) / np.abs(samples).max()  # peak, full scale = 0 dB
     noise = np.sqrt(np.mean(np.square(samples))) * 10 ** (-rng.uniform(20, 40) / 20)
     samples += np.float32(noise) * rng.standard_normal(len(samples), dtype=np.float32)
@@ -229,6 +240,22 @@ def _utterance(folder: Path, name: str, voices: Voices, seed: list[int]) -> Mono
     source = AudioSource("file", [0], f"{name}.wav")
     recording = Recording(name, [source], SAMPLE_RATE, len(samples), len(samples) / SAMPLE_RATE)
     return make_cut(recording, " ".join(WORDS[digit] for digit in digits), speaker)
+
+
+def _among(samples: Samples, others: Voices, snr: tuple[float, float], rng: np.random.Generator) -> Samples:
+    """Samples (n,) with up to three others who say digits all the while."""
+    crowd = np.zeros_like(samples)
+    for speaker in rng.choice(sorted(others), min(3, len(others)), replace=False).tolist():
+        start = -int(rng.integers(SAMPLE_RATE // 4))
+        while start < len(crowd):
+            takes = others[speaker][rng.integers(10)]
+            take = takes[rng.integers(len(takes))]
+            take = take[max(0, -start) :] / max(float(np.sqrt(np.mean(np.square(take)))), 1e-9)
+            begin = max(start, 0)
+            crowd[begin : begin + len(take)] += take[: len(crowd) - begin]
+            start = begin + len(take) + int(rng.integers(SAMPLE_RATE // 5))
+    level = np.sqrt(np.mean(np.square(samples)) / np.mean(np.square(crowd))) * 10 ** (-rng.uniform(*snr) / 20)
+    return samples + np.float32(level) * crowd
 
 
 def _pause(rng: np.random.Generator, shortest: float, longest: float) -> Samples:

@@ -26,6 +26,8 @@ class DigitsData:
     """Utterances that results are reported on."""
     held_out_speaker: str | None = None
     """Test on this speaker alone, who is in no other split."""
+    babble_snr: tuple[float, float] | None = None
+    """Level of the speaker above three others who talk at once, in dB, from and to; null: nobody else talks."""
     tokens: Kind = "words"
     """Symbols that words are written in."""
     batching: Batching = Field(default_factory=Batching)
@@ -40,9 +42,11 @@ class DigitsTask(SpeechTask):
 
     def __init__(self, data: DigitsData, model: TransducerConfig, seed: int, cache: Path) -> None:
         name = f"digits-{data.held_out_speaker or 'all'}-{data.train}-{data.dev}-{data.test}"
+        if data.babble_snr:
+            name += "-babble-{:g}-{:g}".format(*data.babble_snr)
         self.prepared = prepare(
             cache / name, data=data.folder, train=data.train, dev=data.dev, test=data.test,
-            held_out_speaker=data.held_out_speaker,
+            held_out_speaker=data.held_out_speaker, babble_snr=data.babble_snr,
         )  # fmt: skip
         corpus: Corpus = self.prepared.corpus(data.tokens)
         super().__init__(corpus, model, data.batching, seed)

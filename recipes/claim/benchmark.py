@@ -1,0 +1,100 @@
+"""The paper's claim as a benchmark: subnets of one supernet against the same nets trained alone.
+
+Both sides get the same number of updates on the same batches and choose their learning rate on the dev set, with the
+first seed, from the same grid. Each training is a run folder, RUN/trainings/SIDE/lrRATE/seedN, and keeps what its nets
+got wrong in mistakes.json: a benchmark that was killed goes on where it was.
+"""
+
+import json
+from dataclasses import asdict, field
+from pathlib import Path
+from typing import Any
+
+from pydantic.dataclasses import dataclass
+from tqdm import tqdm
+
+from todm.family import Family
+from todm.files import write_json
+from todm.recipe import STRICT, Count, Positive, build, load_recipe, merged, read_yaml
+from todm.recipes.claim.results import MISTAKES, SUPERNET, TRAININGS, chosen_rate, write_results
+from todm.recipes.claim.task import ClaimTask
+from todm.run import Run
+from todm.space import Arch, activate
+
+
+@dataclass(frozen=True, config=STRICT)
+class Plan:
+    """What plan.yaml holds."""
+
+    sizes: dict[str, dict[str, int]]
+    """Nets by name, the smallest first: `depth`, and `hidden` for every block."""
+    seeds: Count
+    """Trainings of each side."""
+    rates: list[Positive]
+    """Learning rates tried with the first seed."""
+    quick: dict[str, Any] = field(default_factory=dict)
+    """Changes to the recipe with --quick, which also tries one rate with one seed only."""
+
+    def arch(self, size: str) -> Arch:
+        """The architecture of a size."""
+        net, blocks = self.sizes[size], max(net["depth"] for net in self.sizes.values())
+        return {"depth": net["depth"]} | {f"hidden{block}": net["hidden"] for block in range(blocks)}
+
+
+def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any]) -> dict[str, Any]:
+    """Train what is missing, then write claim.json, claim.md and the charts in the run folder.
+
+    Args:
+        recipe: Name or path of the recipe, with plan.yaml beside it.
+        folder: The run folder.
+        quick: Only show that everything runs.
+        overrides: Changes to the recipe for all trainings.
+
+    Raises:
+        TodmError: what training raises.
+    """
+    loaded, home = load_recipe(recipe)
+    plan = build(Plan, read_yaml(home / "plan.yaml"), str(home / "plan.yaml"))
+    changes = merged(plan.quick, overrides) if quick else overrides
+    rates, seeds = (plan.rates[:1], 1) if quick else (plan.rates, plan.seeds)
+    sides = [SUPERNET, *plan.sizes]
+    first = changes.get("seed", loaded.seed)
+    with tqdm(total=len(sides) * (len(rates) + seeds - 1), desc="trainings") as bar:
+        for seed in range(first, first + seeds):
+            for side in sides:
+                for rate in rates if seed == first else [chosen_rate(folder / TRAININGS / side)]:
+                    train(recipe, folder, plan, side, rate, merged(changes, {"seed": seed}))
+                    bar.update()
+    return write_results(folder, list(plan.sizes))
+
+
+def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, changes: dict[str, Any]) -> None:
+    """One training and what its nets get wrong, unless it is there."""
+    from todm import verbs
+
+    run = folder / TRAININGS / side / f"lr{rate:g}" / f"seed{changes['seed']}"
+    if (run / MISTAKES).exists():
+        return
+    training: dict[str, Any] = {"lr": rate}
+    if side != SUPERNET:
+        training |= {"nets": "alone", "arch": plan.arch(side)}
+    verbs.train(recipe, str(run), resume="auto", overrides=merged(changes, {"training": training}))
+    family = Family(Run.open(run))
+    nets = {}
+    for size in plan.sizes if side == SUPERNET else [side]:
+        activate(family.supernet, plan.arch(size))
+        mistakes = {split: asdict(family.task.mistakes(family.supernet, split)) for split in ("dev", "test")}
+        nets[size] = {"params": family.exact(plan.arch(size))["params"], **mistakes}
+    write_json(run / MISTAKES, {"nets": nets, **effort(run, family.task)})
+
+
+def effort(run: Path, task: ClaimTask) -> dict[str, float]:
+    """Seconds of training without those of waiting for data, and audio-hours that went through a net."""
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    seconds = before = audio = 0.0
+    for row, heard in zip(rows, task.seconds_of(len(rows)), strict=True):
+        busy = row["seconds"] * (1 - row["waiting"])
+        seconds += busy if busy < before else busy - before  # it starts anew where a run was resumed
+        before = busy
+        audio += heard * sum(name.startswith("loss_") for name in row)
+    return {"seconds": round(seconds, 1), "audio_hours": round(audio / 3600, 3)}

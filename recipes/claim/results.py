@@ -1,0 +1,142 @@
+"""The tables and pictures of the claim, from the files of a benchmark's folder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from todm.errors import TodmError
+from todm.files import atomic_write, read_json, write_json
+from todm.recipes.claim.bootstrap import Bootstrap, Interval
+
+TRAININGS = "trainings"
+SUPERNET = "supernet"
+MISTAKES = "mistakes.json"
+
+
+@dataclass(frozen=True)
+class Side:
+    """All trainings of one side at one learning rate: the supernet, or one net alone."""
+
+    rate: float
+    errors: dict[str, np.ndarray]
+    """(seeds, utterances) of each net, test set."""
+    params: dict[str, int]
+    words: np.ndarray
+    """(utterances,)"""
+    seconds: float
+    """In the training loop, mean over seeds."""
+    audio_hours: float
+    """Through a net, one training."""
+
+
+def chosen_rate(folder: Path) -> float:
+    """The learning rate with which a side's first training errs least on the dev set, over all its nets.
+
+    Raises:
+        TodmError: no training of the side is finished.
+    """
+    errors: dict[float, int] = {}
+    for path in sorted(folder.glob(f"lr*/seed*/{MISTAKES}")):
+        nets = read_json(path)["nets"].values()
+        errors.setdefault(float(path.parent.parent.name.removeprefix("lr")), sum(sum(n["dev"]["errors"]) for n in nets))
+    if not errors:
+        raise TodmError(f"{folder} holds no finished training; type: todm run claim --out {folder.parent.parent}")
+    return min(errors, key=lambda rate: errors[rate])
+
+
+def read_side(folder: Path) -> Side:
+    """The trainings of a side at its chosen learning rate."""
+    rate = chosen_rate(folder)
+    runs = [read_json(path) for path in sorted(folder.glob(f"lr{rate:g}/seed*/{MISTAKES}"))]
+    nets = list(runs[0]["nets"])
+    return Side(
+        rate,
+        {net: np.array([run["nets"][net]["test"]["errors"] for run in runs], float) for net in nets},
+        {net: int(runs[0]["nets"][net]["params"]) for net in nets},
+        np.array(runs[0]["nets"][nets[0]]["test"]["words"]),
+        mean(run["seconds"] for run in runs),
+        runs[0]["audio_hours"],
+    )
+
+
+def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
+    """The claim in numbers: for every size both error rates, the difference, and what each side cost."""
+    trainings = folder / TRAININGS
+    family, alone = read_side(trainings / SUPERNET), {size: read_side(trainings / size) for size in sizes}
+    seeds = min(len(errors) for side in (family, *alone.values()) for errors in side.errors.values())
+    draws = Bootstrap(family.words, seeds)
+    rows = []
+    for size in sizes:
+        mine, its = family.errors[size][:seeds], alone[size].errors[size][:seeds]
+        rows.append(
+            {
+                "size": size, "params": family.params[size], "rate_alone": alone[size].rate,
+                "alone": draws.rate(its), "subnet": draws.rate(mine), "difference": draws.difference(mine, its),
+                "relative": draws.relative([mine], [its]),
+                "seconds": alone[size].seconds, "audio_hours": alone[size].audio_hours,
+            }
+        )  # fmt: skip
+    return {
+        "seeds": seeds, "utterances": len(family.words), "words": int(family.words.sum()), "rows": rows,
+        "mean_relative": draws.relative(
+            [family.errors[size][:seeds] for size in sizes], [alone[size].errors[size][:seeds] for size in sizes]
+        ),
+        "family": {"rate": family.rate, "seconds": family.seconds, "audio_hours": family.audio_hours},
+        "cost_of_largest": family.seconds / alone[sizes[-1]].seconds,
+        "cost_of_all": family.seconds / sum(side.seconds for side in alone.values()),
+    }  # fmt: skip
+
+
+def as_markdown(claim: dict[str, Any]) -> str:
+    """The claim for people: rates with their 95 % intervals."""
+    lines = [
+        "| size | parameters | alone, WER % | subnet, WER % | difference, points | relative, % | seconds alone |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in claim["rows"]:
+        cells = [row["size"], f"{row['params']:,}", *(_interval(row[key]) for key in ("alone", "subnet"))]
+        cells += [_interval(row["difference"], "+"), _interval(row["relative"], "+", 1), f"{row['seconds']:.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    family = claim["family"]
+    return "\n".join(lines) + (
+        f"\n\nMean relative difference: {_interval(claim['mean_relative'], '+', 1)} %. {claim['seeds']} seeds, "
+        f"{claim['utterances']} utterances, {claim['words']} words; 95 % intervals, a bootstrap over seeds and "
+        f"utterances. One supernet took {family['seconds']:.0f} s and {family['audio_hours']:.1f} audio-hours through "
+        f"nets: {claim['cost_of_largest']:.2f} times the training of the largest net alone "
+        f"({claim['rows'][-1]['audio_hours']:.1f} audio-hours), {claim['cost_of_all']:.2f} times that of all sizes.\n"
+    )
+
+
+def _interval(estimate: Interval, sign: str = "", digits: int = 2) -> str:
+    return f"{estimate.value:{sign}.{digits}f} [{estimate.low:{sign}.{digits}f}, {estimate.high:{sign}.{digits}f}]"
+
+
+def write_results(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
+    """claim.json, claim.md, error.svg and cost.svg in a benchmark's folder; returns what claim.json holds.
+
+    Raises:
+        TodmError: a side has no finished training.
+    """
+    from todm.recipes.claim import charts
+
+    claim = summary(folder, sizes)
+    write_json(folder / "claim.json", plain(claim))
+    atomic_write(folder / "claim.md", as_markdown(claim))
+    atomic_write(folder / "error.svg", charts.errors(claim))
+    atomic_write(folder / "cost.svg", charts.costs(claim))
+    return plain(claim)
+
+
+def plain(value: Any) -> Any:
+    """The same with intervals as [value, low, high], as JSON holds them."""
+    if isinstance(value, Interval):
+        return [round(number, 4) for number in (value.value, value.low, value.high)]
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value

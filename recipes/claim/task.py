@@ -1,0 +1,101 @@
+"""Connected digits among other speakers, from features that are computed once for all trainings of a seed."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import jiwer
+import torch
+from pydantic.dataclasses import dataclass
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from todm.distributed import WHOLE, Shard
+from todm.recipe import STRICT
+from todm.recipes.digits.task import DigitsData, DigitsTask
+from todm.speech.batches import Batch
+from todm.speech.decode import greedy
+from todm.speech.encoder import subsampled
+from todm.speech.task import TransducerConfig
+from todm.speech.transducer import Transducer
+
+
+@dataclass(frozen=True, config=STRICT)
+class Mistakes:
+    """What a net got wrong on a split, utterance by utterance."""
+
+    errors: list[int]
+    """Words substituted, deleted or inserted."""
+    words: list[int]
+    """Words said."""
+
+
+class ClaimTask(DigitsTask):
+    """The digits task with its batches kept on disk: whatever is trained with one seed sees the same numbers."""
+
+    Data = DigitsData
+    Model = TransducerConfig
+
+    def __init__(self, data: DigitsData, model: TransducerConfig, seed: int, cache: Path) -> None:
+        super().__init__(data, model, seed, cache)
+        asked = json.dumps([self.prepared.checksum, dataclasses.asdict(data), seed], sort_keys=True)  # type: ignore[call-overload]
+        self.batches = cache / "claim-batches" / sha256(asked.encode()).hexdigest()[:16]
+
+    def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Batch]:
+        """The batches from `start` on: those on disk, then new ones, which are put there."""
+        self.batches.mkdir(parents=True, exist_ok=True)
+        fresh: Iterator[Batch] | None = None
+        index = start
+        while True:
+            path = self.batches / f"{index:06d}.safetensors"
+            if fresh is None and path.exists():
+                yield _load(path)
+            else:
+                fresh = fresh or super().train_batches(index, shard)
+                _save(next(fresh), path)
+                yield _load(path)  # not the batch itself: it is a little more exact
+            index += 1
+
+    def seconds_of(self, updates: int) -> list[float]:
+        """Audio in each of the first batches, padding not counted."""
+        found = []
+        for index in range(updates):
+            with safe_open(self.batches / f"{index:06d}.safetensors", "pt") as file:
+                found.append(float(file.get_tensor("feature_lengths").sum()) / 100)
+        return found
+
+    @torch.inference_mode()
+    def mistakes(self, model: nn.Module, split: str) -> Mistakes:
+        """Greedy decoding of whole utterances, scored one by one, in the order of `evaluation_batches`."""
+        assert isinstance(model, Transducer)
+        errors, words = [], []
+        for batch in self._batches(split):
+            encoded = model.encoder(batch.features)
+            ids = greedy(encoded, subsampled(batch.feature_lengths), model.predictor, model.joiner)
+            for symbols, text in zip(ids, batch.texts, strict=True):
+                counts: Any = jiwer.process_words(text, self.corpus.tokens.decode(symbols))
+                errors.append(counts.substitutions + counts.deletions + counts.insertions)
+                words.append(len(text.split()))
+        return Mistakes(errors, words)
+
+
+def _save(batch: Batch, path: Path) -> None:
+    tensors: dict[str, Tensor] = {
+        "features": batch.features.half(), "feature_lengths": batch.feature_lengths,
+        "tokens": batch.tokens, "token_lengths": batch.token_lengths,
+    }  # fmt: skip
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    save_file(tensors, part, {"texts": json.dumps(batch.texts)})
+    os.replace(part, path)
+
+
+def _load(path: Path) -> Batch:
+    with safe_open(path, "pt") as file:
+        texts = json.loads(file.metadata()["texts"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return Batch(**tensors | {"features": tensors["features"].float()}, texts=texts, unreadable=[])

@@ -1,0 +1,64 @@
+"""The claim's benchmark: its statistics against closed forms, its batches on disk, and the whole of it, small."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from todm.recipes.claim.bootstrap import Bootstrap
+
+
+def test_interval_of_one_seed_is_that_of_a_mean() -> None:
+    rng = np.random.default_rng(1)
+    words = np.full(2000, 4)
+    errors = rng.binomial(4, 0.1, 2000).astype(float)[None]
+    found = Bootstrap(words, 1).rate(errors)
+    half = 1.96 * 100 * errors.std() / 4 / 2000**0.5
+    assert found.value == pytest.approx(100 * errors.sum() / words.sum())
+    assert found.high - found.low == pytest.approx(2 * half, rel=0.05)
+
+
+def test_paired_difference_is_narrower_than_its_parts() -> None:
+    rng = np.random.default_rng(2)
+    words = rng.integers(1, 8, 500)
+    hard = rng.binomial(words, 0.2, (5, 500)).astype(float)
+    easier = np.maximum(hard - (rng.random((5, 500)) < 0.05), 0)
+    draws = Bootstrap(words, 5)
+    assert draws.difference(hard, hard).low == draws.difference(hard, hard).high == 0
+    found, alone = draws.difference(easier, hard), draws.rate(hard)
+    assert found.low < found.value < found.high < 0
+    assert found.high - found.low < (alone.high - alone.low) / 2
+    assert draws.relative([easier, hard], [hard, hard]).value == pytest.approx(50 * (easier.sum() / hard.sum() - 1))
+
+
+def test_seeds_widen_the_interval() -> None:
+    words = np.full(400, 5)
+    alike = np.ones((4, 400))
+    unlike = np.repeat([[0.0], [0.5], [1.5], [2.0]], 400, axis=1)
+    draws = Bootstrap(words, 4)
+    assert draws.rate(alike).high == pytest.approx(20)
+    assert draws.rate(unlike).high - draws.rate(unlike).low > 15
+
+
+def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
+    environment = os.environ | {"TODM_CACHE": str(tmp_path / "cache")}
+    todm = [sys.executable, "-m", "todm", "run", "claim", "--quick", "--out", str(tmp_path / "run")]
+    subprocess.run(todm, check=True, env=environment, timeout=300)
+    claim = json.loads((tmp_path / "run" / "claim.json").read_text())
+    assert [row["size"] for row in claim["rows"]] == ["XS", "S", "M", "L", "XL"]
+    params = [row["params"] for row in claim["rows"]]
+    assert params == sorted(params) and params[-1] > 2.5 * params[0]
+    assert claim["family"]["audio_hours"] > 0
+    for chart in ("error.svg", "cost.svg"):
+        assert (tmp_path / "run" / chart).read_text().rstrip().endswith("</svg>")
+
+    kept = {path: path.stat().st_mtime for path in (tmp_path / "run").rglob("mistakes.json")}
+    (tmp_path / "run" / "trainings" / "M" / "lr0.02" / "seed0" / "mistakes.json").unlink()
+    subprocess.run(todm, check=True, env=environment, timeout=300)
+    again = json.loads((tmp_path / "run" / "claim.json").read_text())
+    assert [row["alone"] for row in again["rows"]] == [row["alone"] for row in claim["rows"]]
+    assert sum(path.stat().st_mtime != time for path, time in kept.items()) == 1
