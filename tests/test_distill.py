@@ -174,3 +174,12 @@ def test_shapes_and_clip_are_checked() -> None:
         alpha_divergence(torch.zeros(2, 3), torch.zeros(3), 1.0)
     with pytest.raises(ValueError, match="clip"):
         alpha_divergence(torch.zeros(3), torch.zeros(3), 2.0, clip=0.0)
+
+
+def test_squared_is_the_mean_squared_difference_and_moves_the_student_only():
+    student, teacher = torch.randn(3, 4, requires_grad=True), torch.randn(3, 4, requires_grad=True)
+    apart = divergence("squared")(student, teacher)
+    torch.testing.assert_close(apart, ((student - teacher) ** 2).mean(-1))
+    apart.sum().backward()
+    torch.testing.assert_close(student.grad, (student - teacher).detach() / 2)
+    assert teacher.grad is None

@@ -103,3 +103,13 @@ def test_one_graph_lives_at_a_time(task, model):
     accumulate_gradients(model, loss, next(task.train_batches(0)), archs, divergence("kl"), 1.0)
     assert alive[0] > 10
     assert alive == [alive[0]] * 3
+
+
+def test_another_teacher_is_imitated_in_place_of_the_largest_net(task, model):
+    batch, archs = next(task.train_batches(0)), sandwich(SearchSpace.of(model), random.Random(1), 0)
+    activate(model, archs["smallest"])
+    own = task.loss(model, batch).detach()
+    apart = divergence("kl")
+    log = accumulate_gradients(model, task.loss, batch, archs, apart, 1.0, own)
+    assert log["divergence"] == pytest.approx(0, abs=1e-6)
+    assert accumulate_gradients(model, task.loss, batch, archs, apart, 1.0)["divergence"] > 1e-4

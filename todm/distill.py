@@ -59,14 +59,20 @@ def _fixed(alpha: float, clip: float | None = 5.0) -> AdaptiveAlphaDivergence:
     return AdaptiveAlphaDivergence(alpha, alpha, clip)
 
 
-DIVERGENCES: dict[str, Callable[..., AdaptiveAlphaDivergence]] = {
+def squared(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Mean squared difference of what is not probabilities, e.g. hidden vectors: (..., features) to (...)."""
+    return (student_logits.float() - teacher_logits.detach().float()).square().mean(-1)
+
+
+DIVERGENCES: dict[str, Callable[..., Callable[[Tensor, Tensor], Tensor]]] = {
     "kl": partial(_fixed, 1.0, None),
     "alpha": _fixed,
     "adaptive": AdaptiveAlphaDivergence,
+    "squared": lambda: squared,
 }
 
 
-def divergence(name: str, **settings: Any) -> AdaptiveAlphaDivergence:
+def divergence(name: str, **settings: Any) -> Callable[[Tensor, Tensor], Tensor]:
     """The divergence a recipe names, called with (student_logits, teacher_logits).
 
     Raises TodmError for an unknown name, and for a setting it lacks or does not have.

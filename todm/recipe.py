@@ -53,7 +53,9 @@ class Training:
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
-    divergence: Literal["none", "kl", "adaptive"] = "adaptive"
+    teacher: Literal["live", "average"] = "live"
+    """Who teaches the subnets: the largest net as it stands, or its running average."""
+    divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"
     """What a subnet's distance from the largest net is measured with."""
     distillation: NonNegativeFloat = 0.1
     """Weight of that distance beside the loss on the labels."""

@@ -27,27 +27,28 @@ def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> dict[str,
 
 
 def accumulate_gradients(
-    model: nn.Module, loss: Loss, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float
-) -> dict[str, float]:
+    model: nn.Module, loss: Loss, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float,
+    teacher: LossOutput | None = None,
+) -> dict[str, float]:  # fmt: skip
     """Add up the gradients of all `archs` on one batch; the first is the teacher of the others.
 
     Each net's graph is freed by its own backward pass before the next net runs, so memory is that of one net.
 
     Args:
         strength: Weight of the divergence from the teacher beside the loss on the labels.
+        teacher: Imitated in place of the first net.
 
     Returns:
         The loss of each net and the mean divergence of the others from the teacher.
     """
-    teacher: LossOutput | None = None
     log: dict[str, float] = {}
-    for name, arch in archs.items():
+    for index, (name, arch) in enumerate(archs.items()):
         activate(model, arch)
         output = loss(model, batch)
         total = output.loss
-        if teacher is None:
-            teacher = output.detach()
-        elif strength > 0:
+        if index == 0:
+            teacher = teacher or output.detach()
+        elif teacher is not None and strength > 0:
             distance = (teacher.weight * divergence(output.logits, teacher.logits)).sum()
             total = total + strength * distance
             log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)

@@ -149,7 +149,14 @@ class Trainer:
         self.optimizer.zero_grad()
         self.schedule.step_batch(self.update)
         with torch.autocast(self.device, torch.bfloat16, enabled=config.precision == "bfloat16"):
-            row: dict[str, Any] = accumulate_gradients(self.model, loss, batch, archs, self.divergence, strength)
+            teacher = None
+            if config.teacher == "average" and strength > 0:
+                activate(self.average.module, next(iter(archs.values())))
+                with torch.no_grad():
+                    teacher = self.task.loss(self.average.module.eval(), batch).detach()
+            row: dict[str, Any] = accumulate_gradients(
+                self.model, loss, batch, archs, self.divergence, strength, teacher
+            )
         if self.shard.world > 1:
             (whole,) = totals([count])
             sum_gradients(self.model, count / whole)

@@ -6,7 +6,7 @@ got wrong in mistakes.json: a benchmark that was killed goes on where it was.
 """
 
 import json
-from dataclasses import asdict, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,6 @@ class Plan:
     """Trainings of each side."""
     rates: list[Positive]
     """Learning rates tried with the first seed."""
-    quick: dict[str, Any] = field(default_factory=dict)
-    """Changes to the recipe with --quick, which also tries one rate with one seed only."""
 
     def arch(self, size: str) -> Arch:
         """The architecture of a size."""
@@ -47,7 +45,7 @@ def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any])
     Args:
         recipe: Name or path of the recipe, with plan.yaml beside it.
         folder: The run folder.
-        quick: Only show that everything runs.
+        quick: With the recipe's smallest setting, one rate and one seed: it only shows that everything runs.
         overrides: Changes to the recipe for all trainings.
 
     Raises:
@@ -55,20 +53,19 @@ def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any])
     """
     loaded, home = load_recipe(recipe)
     plan = build(Plan, read_yaml(home / "plan.yaml"), str(home / "plan.yaml"))
-    changes = merged(plan.quick, overrides) if quick else overrides
     rates, seeds = (plan.rates[:1], 1) if quick else (plan.rates, plan.seeds)
     sides = [SUPERNET, *plan.sizes]
-    first = changes.get("seed", loaded.seed)
+    first = overrides.get("seed", loaded.seed)
     with tqdm(total=len(sides) * (len(rates) + seeds - 1), desc="trainings") as bar:
         for seed in range(first, first + seeds):
             for side in sides:
                 for rate in rates if seed == first else [chosen_rate(folder / TRAININGS / side)]:
-                    train(recipe, folder, plan, side, rate, merged(changes, {"seed": seed}))
+                    train(recipe, folder, plan, side, rate, quick, merged(overrides, {"seed": seed}))
                     bar.update()
     return write_results(folder, list(plan.sizes))
 
 
-def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, changes: dict[str, Any]) -> None:
+def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: bool, changes: dict[str, Any]) -> None:
     """One training and what its nets get wrong, unless it is there."""
     from todm import verbs
 
@@ -78,7 +75,7 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, changes
     training: dict[str, Any] = {"lr": rate}
     if side != SUPERNET:
         training |= {"nets": "alone", "arch": plan.arch(side)}
-    verbs.train(recipe, str(run), resume="auto", overrides=merged(changes, {"training": training}))
+    verbs.train(recipe, str(run), resume="auto", quick=quick, overrides=merged(changes, {"training": training}))
     family = Family(Run.open(run))
     nets = {}
     for size in plan.sizes if side == SUPERNET else [side]:

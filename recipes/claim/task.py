@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jiwer
 import torch
@@ -35,13 +35,23 @@ class Mistakes:
     """Words said."""
 
 
+@dataclass(frozen=True, config=STRICT)
+class ClaimModel(TransducerConfig):
+    """Sizes of the recogniser, and what its subnets learn from."""
+
+    imitate: Literal["paths", "cells", "vocabulary", "encoder"] = "paths"
+    """What a subnet imitates: the collapsed lattice, its cells weighted by the teacher's occupancy or all alike; the
+    lattice over the whole vocabulary; or the encoder's vectors (with `training.divergence: squared`)."""
+
+
 class ClaimTask(DigitsTask):
     """The digits task with its batches kept on disk: whatever is trained with one seed sees the same numbers."""
 
     Data = DigitsData
-    Model = TransducerConfig
+    Model = ClaimModel
+    config: ClaimModel
 
-    def __init__(self, data: DigitsData, model: TransducerConfig, seed: int, cache: Path) -> None:
+    def __init__(self, data: DigitsData, model: ClaimModel, seed: int, cache: Path) -> None:
         super().__init__(data, model, seed, cache)
         asked = json.dumps([self.prepared.checksum, dataclasses.asdict(data), seed], sort_keys=True)  # type: ignore[call-overload]
         self.batches = cache / "claim-batches" / sha256(asked.encode()).hexdigest()[:16]
@@ -68,6 +78,21 @@ class ClaimTask(DigitsTask):
             with safe_open(self.batches / f"{index:06d}.safetensors", "pt") as file:
                 found.append(float(file.get_tensor("feature_lengths").sum()) / 100)
         return found
+
+    def taught(
+        self, model: Transducer, encoded: Tensor, tokens: Tensor, collapsed: Tensor, occupancy: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The teacher's lesson that `imitate` names."""
+        possible = (occupancy > 0).to(occupancy.dtype)
+        match self.config.imitate:
+            case "paths":
+                return collapsed, occupancy
+            case "cells":
+                return collapsed, possible
+            case "vocabulary":
+                return model.lattice(encoded, tokens).float(), occupancy
+            case "encoder":
+                return encoded, possible.amax(-1)
 
     @torch.inference_mode()
     def mistakes(self, model: nn.Module, split: str) -> Mistakes:

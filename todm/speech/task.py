@@ -130,13 +130,20 @@ class SpeechTask:
             loss = self._pruned(model, encoded, tokens, lengths, token_lengths) / symbols
             logits, weight = ctc, (torch.arange(ctc.shape[1], device=device) < lengths[:, None]).float()
         else:
-            logits, weight, losses = self._exact(model, encoded, tokens, lengths, token_lengths)
+            collapsed, occupancy, losses = self._exact(model, encoded, tokens, lengths, token_lengths)
+            logits, weight = self.taught(model, encoded, tokens, collapsed, occupancy)
             loss = losses.sum() / symbols
         if ctc is not None:
             log_probs = ctc.log_softmax(-1).transpose(0, 1)
             of_ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
             loss = loss + self.config.ctc * of_ctc / symbols
         return LossOutput(loss, logits, weight / symbols, float(symbols))
+
+    def taught(
+        self, model: Transducer, encoded: Tensor, tokens: Tensor, collapsed: Tensor, occupancy: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What a subnet learns from the largest net, (..., classes), and the weight of each position, (...)."""
+        return collapsed, occupancy
 
     def _exact(
         self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor
