@@ -46,8 +46,7 @@ def test_importing_the_package_imports_no_torch_until_it_is_used():
 
 
 def test_every_verb_and_every_argument_has_help():
-    public = {name for name, f in vars(verbs).items() if inspect.isfunction(f) and f.__module__ == "todm.verbs"}
-    assert set(VERBS) == {name for name in public - {"bundle_folder"} if not name.startswith("_")}
+    assert set(VERBS) == set(verbs.__all__) == {n for n, f in vars(verbs).items() if inspect.isfunction(f)}
     for name, verb in VERBS.items():
         summary, texts = _help_of(verb)
         assert summary.endswith("."), name
