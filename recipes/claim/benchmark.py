@@ -54,7 +54,7 @@ def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any])
     loaded, home = load_recipe(recipe)
     plan = build(Plan, read_yaml(home / "plan.yaml"), str(home / "plan.yaml"))
     rates, seeds = (plan.rates[:1], 1) if quick else (plan.rates, plan.seeds)
-    sides = [SUPERNET, *plan.sizes]
+    sides = [*plan.sizes, SUPERNET]
     first = overrides.get("seed", loaded.seed)
     with tqdm(total=len(sides) * (len(rates) + seeds - 1), desc="trainings") as bar:
         for seed in range(first, first + seeds):
