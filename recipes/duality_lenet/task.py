@@ -1,17 +1,19 @@
-"""LeNet-300-100 for MNIST with elastic widths, and the share of its weights that is not zero."""
+"""LeNet-300-100 for MNIST with elastic widths and depth, and the share of its weights that is not zero."""
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
 
-from todm import Choice
-from todm.elastic import ElasticLinear
+from todm import Choice, extract
+from todm.elastic import ElasticLinear, ElasticStack
 from todm.program import Methods, Program
 from todm.recipe import STRICT, Count
 from todm.recipes.mnist import MnistData, MnistTask, load_mnist
+from todm.space import active_arch
 from todm.task import Score
 
 
@@ -23,6 +25,18 @@ class LenetModel:
     """Options for the width of the first hidden layer."""
     second: list[Count] = Field(default_factory=lambda: [25, 50, 100])
     """Options for the width of the second."""
+    depth: list[Annotated[int, Field(ge=1, le=2)]] = Field(default_factory=lambda: [1, 2])
+    """Options for the number of hidden layers."""
+
+
+class Heads(ElasticStack):
+    """One head for each depth, of which that of the active depth is used alone."""
+
+    def kept(self, depth: int) -> tuple[int, ...]:
+        return (depth - 1,)
+
+    def __len__(self) -> int:
+        return 1 if "depth" in self.__dict__ else super().__len__()
 
 
 class Lenet(nn.Module):
@@ -31,12 +45,17 @@ class Lenet(nn.Module):
     def __init__(self, pixels: int, classes: int, config: LenetModel) -> None:
         super().__init__()
         first, second = Choice("first", config.first), Choice("second", config.second)
-        self.fc1 = ElasticLinear(pixels, first)
-        self.fc2 = ElasticLinear(first, second)
-        self.fc3 = ElasticLinear(second, classes)
+        depth = Choice("depth", config.depth)
+        self.hidden = ElasticStack([ElasticLinear(pixels, first), ElasticLinear(first, second)], depth)
+        head = ElasticLinear(second, classes)
+        # Last, so that LeNet starts from the same weights whether it is trained with shallower nets or alone.
+        self.heads = Heads([ElasticLinear(first, classes), head], depth)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.fc3(torch.relu(self.fc2(torch.relu(self.fc1(pixels)))))
+        x = pixels
+        for layer in self.hidden:
+            x = torch.relu(layer(x))
+        return self.heads[0](x)
 
 
 class LenetTask(MnistTask):
@@ -54,7 +73,7 @@ class LenetTask(MnistTask):
 
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
         """Error and non-zero weights, both in percent."""
-        return super().evaluate(model, split) | {"nonzero": nonzero(model)}
+        return super().evaluate(model, split) | {"nonzero": nonzero(extract(model, active_arch(model)))}
 
     def score(self, program: Program, methods: Methods, split: str) -> Score:
         """The same of an exported program; the weights are those it was made from."""
@@ -62,15 +81,7 @@ class LenetTask(MnistTask):
         return Score(score.metrics | {"nonzero": nonzero(program.methods[0].module)}, score.outputs)
 
 
-def nonzero(model: nn.Module) -> float:
-    """Percent of the active weights of all linear layers, biases aside, that are not zero.
-
-    Args:
-        model: A supernet in eval mode, where what training has closed is zero, or an extracted subnet.
-    """
-    weights = [
-        (module.plain() if isinstance(module, ElasticLinear) else module).weight.detach()
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
+def nonzero(subnet: nn.Module) -> float:
+    """Percent of the weights of an extracted net's linear layers, biases aside, that are not zero."""
+    weights = [module.weight for module in subnet.modules() if isinstance(module, nn.Linear)]
     return 100 * sum(int(w.count_nonzero()) for w in weights) / sum(w.numel() for w in weights)
