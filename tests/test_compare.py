@@ -60,6 +60,27 @@ def test_every_row_is_trained_with_every_seed_and_only_once(home, capsys):
     assert {path.parent.name for path in (home / "other").glob("*/*/result.json")} == {"seed0"}
 
 
+def test_a_result_of_other_settings_is_refused(home, capsys):
+    out = home / "out"
+    command = ["compare", str(home), "--out", str(out), "--rows", "small", "--seeds", "1", "--training.updates", "10"]
+    assert main(command) == 0
+    kept = (out / "small" / "seed0" / "result.json").read_text()
+    capsys.readouterr()
+    assert main([*command, "--training.lr", "0.02"]) == 2
+    message = capsys.readouterr().err.strip()
+    assert "\n" not in message
+    assert f"row 'small' was trained in {out}/small/seed0 with training.lr 0.01, which is now 0.02" in message
+    assert message.endswith(f"rm -r {out}/small/seed0")
+    # The same settings in other words, and settings that no training depends on, are no difference.
+    rows = COMPARISON.replace("{arch: smallest}}", "{arch: smallest, warmup: 100}, data: {batch: 32}, model: {}}")
+    (home / "compare.yaml").write_text(rows.replace("seeds: 2", "settings: {search: {trials: 3}}"))
+    assert main(command) == 0
+    (home / "compare.yaml").write_text(rows.replace("batch: 32", "batch: 16"))
+    assert main(command) == 2
+    assert "data.batch 32, which is now 16" in capsys.readouterr().err
+    assert (out / "small" / "seed0" / "result.json").read_text() == kept
+
+
 def test_what_is_wrong_with_a_comparison_is_said(home, capsys):
     assert main(["compare", str(home), "--out", str(home / "out"), "--rows", "huge"]) == 2
     assert "no row 'huge'" in capsys.readouterr().err

@@ -2,15 +2,16 @@
 
 A recipe's `compare.yaml` names the rows, each a set of changes to the recipe. One training is one run folder,
 OUT/ROW/seedN, which keeps its result in result.json: a comparison that was killed goes on where it was, and
-several processes may each take some rows of one folder.
+several processes may each take some rows of one folder. What was trained with other settings is never taken over.
 """
 
 import csv
 import io
 import json
+import shlex
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, field
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -20,7 +21,8 @@ from scipy.stats import t as student_t
 
 from todm.errors import TodmError
 from todm.files import atomic_write, read_json, write_json
-from todm.recipe import STRICT, Count, build, load_recipe, merged, read_yaml
+from todm.recipe import STRICT, Count, Recipe, build, load_recipe, merged, read_yaml, task_class
+from todm.run import Run
 
 RESULT = "result.json"
 
@@ -71,7 +73,7 @@ def compare(
         overrides: Changes to all rows, over those of compare.yaml.
 
     Raises:
-        TodmError: an unknown row, or what training raises.
+        TodmError: an unknown row, a result of other settings in its place, or what training raises.
     """
     base, home = load_recipe(recipe)
     plan = load_comparison(home)
@@ -85,7 +87,7 @@ def compare(
             layers = (plan.settings, plan.rows[row], plan.quick if quick else {}, folder, overrides or {})
             for layer in (*layers, {"seed": seed}):
                 changes = merged(changes, layer)
-            _train(recipe, out / row / f"seed{seed}", changes, plan.best)
+            _train(recipe, row, out / row / f"seed{seed}", changes, plan.best)
     results = collect(out, plan.rows)
     table = summarise(results, plan.baseline)
     atomic_write(out / "results.csv", _as_csv(results))
@@ -93,16 +95,51 @@ def compare(
     return table
 
 
-def _train(recipe: str, folder: Path, changes: dict[str, Any], best: bool) -> None:
+def _train(recipe: str, row: str, folder: Path, changes: dict[str, Any], best: bool) -> None:
     """One training, unless its result is there."""
     from todm import verbs
 
+    if (folder / "recipe.yaml").exists() or (folder / RESULT).exists():
+        _check_settings(row, folder, *load_recipe(recipe, changes))
     if (folder / RESULT).exists():
         return
     trained = verbs.train(recipe, str(folder), resume="auto", overrides=changes)
     seconds = read_json(folder / "run.json")["seconds"]["train"]
     result = {"test": trained["test"], "dev": trained["dev"], "seconds": seconds}
     write_json(folder / RESULT, result | ({"best": best_on_dev(folder / "log.jsonl")} if best else {}))
+
+
+def _check_settings(row: str, folder: Path, asked: Recipe, home: Path) -> None:
+    """Make sure that a row's folder was trained as is asked now.
+
+    Raises:
+        TodmError: it was not; names the first setting that differs.
+    """
+    was = _trained_by(Run.open(folder).recipe, home, str(folder / "recipe.yaml"))
+    now = _trained_by(asked, home, f"recipe {asked.name!r}")
+    for name in sorted(was.keys() | now.keys()):
+        if was.get(name) != now.get(name):
+            raise TodmError(
+                f"row {row!r} was trained in {folder} with {name} {was.get(name, 'unset')}, which is now "
+                f"{now.get(name, 'unset')}; choose another --out, or type: rm -r {shlex.quote(str(folder))}"
+            )
+
+
+def _trained_by(recipe: Recipe, home: Path, where: str) -> dict[str, Any]:
+    """All settings that a training depends on by their dotted names, defaults written out."""
+    kind = task_class(recipe, home)
+    parts = {"seed": recipe.seed, "task": recipe.task, "dropout": recipe.dropout, "training": asdict(recipe.training)}
+    for name, declared in (("data", kind.Data), ("model", kind.Model)):
+        parts[name] = asdict(build(declared, getattr(recipe, name), f"{where}: {name}"))
+    return dict(_dotted("", parts))
+
+
+def _dotted(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _dotted(f"{path}.{key}" if path else key, item)
+    else:
+        yield path, value
 
 
 def best_on_dev(log: Path) -> dict[str, dict[str, float]]:
