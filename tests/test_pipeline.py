@@ -78,6 +78,23 @@ def test_a_budget_gives_a_bundle_measured_inside_it(run, capsys):
     assert json.loads(capsys.readouterr().out)["size_bytes"] == found["size_bytes"]
 
 
+def test_the_error_bears_the_tasks_name_in_tables_and_budgets(run, capsys):
+    front = rows(run / "search" / "front.csv")
+    assert next(iter(front[0])) == "error"
+    limit = sorted(float(row["error"]) for row in front)[1]
+    assert main(["search", str(run), "--budget", f"error<={limit}", "--trials", "6", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    stored = json.loads((Path(found["subnet"]) / "metrics.json").read_text())
+    assert stored["dev"]["error"] <= limit
+    assert main(["advise", str(run), "--budget", "error<=100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["error"]["value"] <= 100
+    assert main(["search", str(run), "--budget", "error<=0.0001", "--trials", "6"]) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert 'no subnet within "error<=0.0001" was found; the least error is' in message
+    assert main(["search", str(run), "--budget", "wer<=10"]) == 2
+    assert "unknown 'wer'" in capsys.readouterr().err
+
+
 def test_an_infeasible_budget_is_refused_at_once(run, capsys):
     start = time.perf_counter()
     assert main(["search", str(run), "--budget", "params<=10"]) == 2

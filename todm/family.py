@@ -145,9 +145,10 @@ class Family:
             found = evolve(
                 self.space, self.error, self.costs(), budget,
                 storage=self.recipe.search.storage or self.run.path / "search" / "trials.db",
-                study=self._searched, trials=trials, seed=self.recipe.seed, progress=progress,
+                study=self._searched, trials=trials, seed=self.recipe.seed,
+                error_name=self.run.metric, progress=progress,
             )  # fmt: skip
-        write_front(self.run.path / "search" / "front.csv", found)
+        write_front(self.run.path / "search" / "front.csv", found, self.run.metric)
         return found
 
     def assist(self, budget: Budget, trials: int | None) -> int:
@@ -164,19 +165,24 @@ class Family:
     def best(self, budget: Budget, trials: int | None) -> dict[str, Any]:
         """The most accurate subnet within a budget, exported for the device's runtime, and measured inside it.
 
+        A limit on the error is one on that of the dev set.
+
         Raises:
             TodmError: none of the likeliest ones measures inside the budget.
         """
-        inside = [c for c in self.candidates(budget, trials) if not budget.violations(c.costs)]
+        metric, costs = self.run.metric, budget.without(self.run.metric)
+        found = [c for c in self.candidates(budget, trials) if not costs.violations(c.costs)]
+        inside = [c for c in found if not budget.violations({**c.costs, metric: c.error})]
         if not inside:
-            raise TodmError(f'no subnet within "{budget}" was found; loosen the budget or raise --trials')
+            least = f"; the least {metric} is {min(c.error for c in found):.3g}" if found else ""
+            raise TodmError(f'no subnet within "{budget}" was found{least}; loosen the budget or raise --trials')
         broken: dict[str, float] = {}
         for candidate in sorted(inside, key=lambda c: c.error)[:ATTEMPTS]:
             folder = self.extract(candidate.arch)
             rows = self.deploy([folder], [self.device.runtime])
             chosen = (self.device.runtime, self.device.precision)
             row = next(row for row in rows if (row["runtime"], row["precision"]) == chosen)
-            broken = budget.violations({k: v for k, v in row.items() if not isinstance(v, str)})
+            broken = costs.violations({k: v for k, v in row.items() if not isinstance(v, str)})
             if not broken:
                 return {"subnet": str(folder), "bundle": str(folder / "bundle"), "arch": candidate.arch, **row}
         over = ", ".join(f"{name} by {100 * excess:.0f} %" for name, excess in broken.items())

@@ -82,6 +82,11 @@ class Run:
         path = self.path / "run.json"
         return read_json(path) if path.exists() else {}
 
+    @property
+    def metric(self) -> str:
+        """Name of what search minimises, the task's first metric; known once the run is trained."""
+        return str(self.info.get("metric", "wer"))
+
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""
         write_json(self.path / "run.json", self.info | facts)

@@ -109,7 +109,7 @@ def make_run(folder: Path) -> Path:
     candidates = []
     for n in range(80):
         params, off = int(55_000 * 17 ** (n / 79)), n * 37 % 11
-        row = {"arch": json.dumps(arch_of(params)), "error": 1.4 + 2.6 * (6e4 / params) ** 0.7 + off / 9}
+        row = {"arch": json.dumps(arch_of(params)), "wer": 1.4 + 2.6 * (6e4 / params) ** 0.7 + off / 9}
         row |= {"params": params, "macs": params * 9, "size_bytes": params * 4 + 21_000}
         candidates.append(row | {"latency_p90_ms": 0.4 * (params / 1e5) ** 0.7, "front": int(off == 0)})
     write_csv(folder / "search/front.csv", candidates)

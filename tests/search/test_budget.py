@@ -36,6 +36,15 @@ def test_names_and_units(text: str, name: str, limit: float) -> None:
     assert Budget.parse(text).limits == {name: limit}
 
 
+def test_the_error_has_the_name_that_the_task_gives_it() -> None:
+    budget = Budget.parse("rmse<=3, size<=1MB", "rmse")
+    assert budget.limits == {"rmse": 3, "size_bytes": 1e6}
+    assert budget.violations({"rmse": 4.5, "size_bytes": 1e6}) == {"rmse": 0.5}
+    assert budget.without("rmse").limits == {"size_bytes": 1e6}
+    with pytest.raises(TodmError, match="unknown 'wer'; known: size, .*, peak_memory, rmse"):
+        Budget.parse("wer<=3", "rmse")
+
+
 def test_combination_keeps_order_and_units() -> None:
     budget = Budget.parse(" size<=1MB,rtf < 0.05 ,\n latency_p90<=20000us ")
     assert list(budget.limits.items()) == [("size_bytes", 1e6), ("rtf", 0.05), ("latency_p90_ms", 20.0)]

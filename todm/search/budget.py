@@ -19,9 +19,10 @@ METRICS: dict[str, Mapping[str, int | Decimal]] = {
     "rtf": {"": 1},
     **dict.fromkeys(("latency_p50_ms", "latency_p90_ms", "latency_p99_ms", "load_ms"), _TIME),
     **dict.fromkeys(("peak_rss_bytes", "peak_memory_bytes"), _BYTES),
-    "wer": {"": 1, "%": 1},
 }
-"""Metric -> units a limit may be written in. The first unit is the metric's own and may be left out."""
+"""Cost -> units a limit may be written in. The first unit is the cost's own and may be left out."""
+_ERROR = {"": 1, "%": 1}
+"""The same of the error, whose name is the task's."""
 
 _EXACT = ("size_bytes", "params", "macs")
 _ENTRY = re.compile(r"([A-Za-z]\w*)\s*([<>=]*)\s*(.*)", re.DOTALL)
@@ -33,7 +34,8 @@ def _short(name: str) -> str:
 
 
 def _listed(names: Collection[str]) -> str:
-    return ", ".join(_short(name) for name in METRICS if name in names) or "nothing"
+    costs = [_short(name) for name in METRICS if name in names]
+    return ", ".join(costs + sorted(set(names) - set(METRICS))) or "nothing"
 
 
 def format_value(name: str, value: float, unit: str | None = None, round_up: bool = False) -> str:
@@ -43,7 +45,7 @@ def format_value(name: str, value: float, unit: str | None = None, round_up: boo
         unit: One of the metric's units; by default the largest decimal one that leaves a number >= 1.
         round_up: To a number fit to be a limit; otherwise exact.
     """
-    units = METRICS[name]
+    units = METRICS.get(name, _ERROR)
     if unit is None:
         decimal = sorted((u for u in units if "i" not in u), key=lambda u: units[u], reverse=True)
         unit = next((u for u in decimal if value >= units[u]), decimal[-1])
@@ -65,15 +67,18 @@ class Budget:
     """The unit each limit was written in, so that answers use the same."""
 
     @classmethod
-    def parse(cls, text: str) -> "Budget":
+    def parse(cls, text: str, error: str = "wer") -> "Budget":
         """Read entries `NAME<=NUMBER UNIT` separated by commas; `<` means `<=`, an empty text no limit.
+
+        Args:
+            error: Name of what the task's search minimises; it can be limited like a cost.
 
         Raises:
             TodmError: an unknown or repeated name, no `<=`, a bad unit, or a number that is not positive.
         """
         budget = cls({})
         for entry in text.split(",") if text.strip() else []:
-            name, unit, limit = _parse_entry(entry.strip())
+            name, unit, limit = _parse_entry(entry.strip(), error)
             if name in budget.limits:
                 raise TodmError(f"budget names {_short(name)} twice; keep one limit on it")
             budget.limits[name], budget.units[name] = limit, unit
@@ -85,6 +90,10 @@ class Budget:
     def written(self, name: str) -> str:
         """One limit as a user writes it."""
         return f"{_short(name)}<={format_value(name, self.limits[name], self.units.get(name))}"
+
+    def without(self, name: str) -> "Budget":
+        """The limits on everything else."""
+        return Budget({other: limit for other, limit in self.limits.items() if other != name}, self.units)
 
     def violations(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """Relative excess over each limit that `metrics` breaks; empty if they keep the budget.
@@ -98,29 +107,30 @@ class Budget:
         return {name: metrics[name] / top - 1 for name, top in self.limits.items() if metrics[name] > top}
 
 
-def _parse_entry(entry: str) -> tuple[str, str, float]:
+def _parse_entry(entry: str, error: str) -> tuple[str, str, float]:
     match = _ENTRY.fullmatch(entry)
     if not match:
         raise TodmError(f'budget entry {entry!r} is not NAME<=NUMBER; type e.g. --budget "size<=1MB"')
     written, operator, right = match.groups()
-    names = {_short(name): name for name in METRICS} | {name: name for name in METRICS}
+    names = {_short(name): name for name in METRICS} | {name: name for name in (*METRICS, error)}
     if written not in names:
         hint = "".join(f"did you mean {name}? " for name in difflib.get_close_matches(written, names, 1))
-        raise TodmError(f"budget names unknown {written!r}; {hint}known: {_listed(METRICS)}")
+        raise TodmError(f"budget names unknown {written!r}; {hint}known: {_listed(names.values())}")
     name = names[written]
     if operator not in ("<=", "<"):
         raise TodmError(f"budget entry {entry!r} needs '<=' after the name; type {_short(name)}<=NUMBER")
     value = _VALUE.fullmatch(right)
     if not value:
         raise TodmError(f"budget entry {entry!r}: {right!r} is not a number with a unit")
-    by_lower_case = {unit.lower(): unit for unit in METRICS[name]}
-    unit = by_lower_case.get(value[2].lower()) if value[2] else next(iter(METRICS[name]))
+    units = METRICS.get(name, _ERROR)
+    by_lower_case = {unit.lower(): unit for unit in units}
+    unit = by_lower_case.get(value[2].lower()) if value[2] else next(iter(units))
     if unit is None:
-        known = ", ".join(filter(None, METRICS[name])) or "none"
+        known = ", ".join(filter(None, units)) or "none"
         raise TodmError(f"budget entry {entry!r}: bad unit {value[2]!r}; units of {_short(name)}: {known}")
     limit = float(value[1])
     if math.isfinite(limit) and limit > 0:
-        limit = float(Decimal(value[1]) * METRICS[name][unit])
+        limit = float(Decimal(value[1]) * units[unit])
     if not math.isfinite(limit) or limit <= 0:
         raise TodmError(f"budget entry {entry!r}: the limit must be a positive, finite number")
     return name, unit, limit

@@ -34,10 +34,8 @@ def options_of(run: Path, device: str, runtime: str, precision: str) -> tuple[li
     if not table.exists():
         raise TodmError(f"{run} has no search results; type: todm search {run} --device {device}")
     rows = _rows(table)
-    column = next(iter(rows[0]))
-    exported = [read_json(path)["dev"] for path in sorted(run.glob("subnets/*/metrics.json"))]
-    metric = next(iter(exported[0])) if exported else column
-    candidates = {arch_key(arch := json.loads(row["arch"])): (arch, float(row[column]), _exact(row)) for row in rows}
+    metric = next(iter(rows[0]))
+    candidates = {arch_key(arch := json.loads(row["arch"])): (arch, float(row[metric]), _exact(row)) for row in rows}
     dev = {key: error for key, (_, error, _) in candidates.items()}
     measured = _measured(run, device, metric, dev)
     seen = [(arch, row) for arch, row in _samples(run, device)]
@@ -91,7 +89,7 @@ def _measured(run: Path, device: str, metric: str, dev: dict[str, float]) -> lis
         if row["device"] != device or not (folder / "arch.json").exists() or not row.get(metric):
             continue
         arch = read_json(folder / "arch.json")
-        costs = {name: (float(row[name]), 0.0) for name in METRICS if row.get(name) and name != metric}
+        costs = {name: (float(row[name]), 0.0) for name in METRICS if row.get(name)}
         error = dev.get(arch_key(arch), read_json(folder / "metrics.json")["dev"][metric])
         found.append(
             Option(arch, error, float(row[metric]), 0.0, costs, row["runtime"], row["precision"], row["subnet"], True)

@@ -107,7 +107,7 @@ class _Sampler(optuna.samplers.NSGAIISampler):
     ) -> None:
         self.space, self.costs, self.budget = space, costs, budget
         self.error_name, self.seed, self.number = error_name, seed, 0
-        self.affordable = Budget({name: top for name, top in budget.limits.items() if name != error_name})
+        self.affordable = budget.without(error_name)
         self.affordable.violations(costs(space.smallest()))
         options = space.choices.items()
         self.distributions: dict[str, BaseDistribution] = {n: CategoricalDistribution(o) for n, o in options}

@@ -36,7 +36,7 @@ def pareto_front(candidates: Sequence[Candidate], objectives: Sequence[str] = ("
 
 
 def write_front(path: Path, candidates: Sequence[Candidate], error_name: str = "wer") -> Path:
-    """Write `front.csv`: the error, each cost by metric name, and the architecture as JSON."""
+    """Write `front.csv`: the error by the task's name for it, each cost by its own, and the architecture as JSON."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = list(candidates[0].costs) if candidates else []

@@ -15,7 +15,8 @@ def search(
 
     Args:
         run: Folder of a trained run.
-        budget: Limits, e.g. "size<=1MB, rtf<=0.05, latency_p90<=20ms, peak_memory<=40MB, params<=1M, macs<=100M".
+        budget: Limits, e.g. "size<=1MB, rtf<=0.05, latency_p90<=20ms, peak_memory<=40MB, params<=1M, macs<=100M", or
+            on the task's own error, e.g. "wer<=5".
         trials: Architectures to evaluate, by default as the recipe says.
         device: Device profile to measure on, by default the recipe's.
         worker: Only evaluate architectures, beside a search of the same run, budget and trials in another process.
@@ -25,10 +26,12 @@ def search(
     from todm.run import Run
     from todm.search.budget import Budget, check_feasible
 
-    opened, limits = Run.open(run), Budget.parse(budget)
+    opened = Run.open(run)
+    limits = Budget.parse(budget, opened.metric)
+    costs = limits.without(opened.metric)  # How low the error can get only the search finds out.
     floor = opened.path / "search" / "floor.json"
     if floor.exists():
-        check_feasible(limits, read_json(floor))
+        check_feasible(costs, read_json(floor))
 
     from todm.family import Family
 
@@ -36,7 +39,7 @@ def search(
         return {"evaluated": Family(opened, device).assist(limits, trials)}
     with opened.locked(), opened.timed("search"):
         family = Family(opened, device)
-        check_feasible(limits, family.floor())
+        check_feasible(costs, family.floor())
         if budget:
             return family.best(limits, trials)
         return {"subnets": family.sizes(trials)}
@@ -77,7 +80,8 @@ def advise(run: str, budget: str = "", device: str | None = None, json: bool = F
     from todm.search.budget import Budget
     from todm.search.evidence import options_of
 
-    opened, limits = Run.open(run), Budget.parse(budget)
+    opened = Run.open(run)
+    limits = Budget.parse(budget, opened.metric)
     profile = find_device(device or opened.recipe.export.device)
     options, metric = options_of(opened.path, profile.name, profile.runtime, profile.precision)
     result = {"device": profile.name, "budget": str(limits), **described(choose(options, limits, metric), metric)}

@@ -52,7 +52,9 @@ def train(
         barrier()  # All have read the checkpoint.
         trainer.fit()
         barrier()
-        return {"run": str(made.path), "dev": trainer.evaluate("dev"), "test": trainer.evaluate("test")}
+        dev = trainer.evaluate("dev")
+        made.note(metric=next(iter(next(iter(dev.values())))))
+        return {"run": str(made.path), "dev": dev, "test": trainer.evaluate("test")}
 
 
 def _trainer(made: "Run", shard: "Shard") -> tuple["Trainer", list[str]]:
