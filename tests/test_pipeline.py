@@ -84,7 +84,7 @@ def test_the_error_bears_the_tasks_name_in_tables_and_budgets(run, capsys):
     limit = sorted(float(row["error"]) for row in front)[1]
     assert main(["search", str(run), "--budget", f"error<={limit}", "--trials", "6", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    stored = json.loads((Path(found["subnet"]) / "metrics.json").read_text())
+    stored = json.loads((Path(found["bundle"]).parent / "metrics.json").read_text())
     assert stored["dev"]["error"] <= limit
     assert main(["advise", str(run), "--budget", "error<=100", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["error"]["value"] <= 100
