@@ -36,7 +36,7 @@ class SentenceData:
     temperature: Positive = 0.05
     """Of SimCSE's softmax."""
     views: Literal["two masks", "one mask"] = "two masks"
-    """Whether the two embeddings of a sentence in tier 1 see dropout masks of their own; `one mask` is the control."""
+    """Whether the two embeddings that a loss compares see dropout masks of their own; `one mask` is the control."""
 
 
 class Batch(NamedTuple):
@@ -116,7 +116,8 @@ class SimCSETask(PlainTask):
                 yield Batch(_trimmed(self.sentences[chosen]))
             else:
                 chosen = torch.randperm(len(scores), generator=random)[: data.batch]
-                yield Batch(_trimmed(first[chosen]), _trimmed(second[chosen]), scores[chosen])
+                both = _trimmed(torch.cat([first[chosen], second[chosen]]))
+                yield Batch(*both.split(data.batch), scores[chosen])
             index += 1
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
@@ -125,13 +126,13 @@ class SimCSETask(PlainTask):
         A subnet imitates how the largest net ranks the batch's second embeddings by similarity to each first one.
         """
         device, temperature = next(model.parameters()).device, self.data.temperature
-        first = model(batch.first.to(device)).float()
-        if batch.second is not None and batch.scores is not None:
-            second = model(batch.second.to(device)).float()
-            loss = cosine_loss(first, second, batch.scores.to(device))
-        else:
-            second = first if self.data.views == "one mask" else model(batch.first.to(device)).float()
+        with torch.random.fork_rng(enabled=self.data.views == "one mask"):
+            first = model(batch.first.to(device)).float()
+        second = model((batch.first if batch.second is None else batch.second).to(device)).float()
+        if batch.scores is None:
             loss = simcse_loss(first, second, temperature)
+        else:
+            loss = cosine_loss(first, second, batch.scores.to(device))
         weight = torch.full((len(first),), 1 / len(first), device=device)
         return LossOutput(loss, similarities(first, second, temperature), weight)
 

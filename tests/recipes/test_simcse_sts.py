@@ -89,8 +89,17 @@ def test_one_mask_makes_the_two_views_the_same(task):
     assert float(two.max()) < 0.999
     control = SimCSETask.__new__(SimCSETask)
     control.data = SentenceData(views="one mask")
-    one = control.loss(model.train(), batch).logits.diagonal() * control.data.temperature
+
+    def similarity(batch: Batch) -> torch.Tensor:
+        return control.loss(model.train(), batch).logits.diagonal() * control.data.temperature
+
+    one = similarity(batch)
     assert torch.allclose(one, torch.ones(8), atol=1e-5)
+    # In the second tier as well: a pair of equal sentences has equal embeddings, and other numbers come after them.
+    assert torch.allclose(similarity(Batch(batch.first, batch.first, torch.ones(8))), torch.ones(8), atol=1e-5)
+    before = torch.rand(1)
+    similarity(batch)
+    assert torch.rand(1) != before
 
 
 def test_a_perfect_encoder_lacks_nothing(task):
