@@ -116,8 +116,8 @@ class SimCSETask(PlainTask):
                 yield Batch(_trimmed(self.sentences[chosen]))
             else:
                 chosen = torch.randperm(len(scores), generator=random)[: data.batch]
-                both = _trimmed(torch.cat([first[chosen], second[chosen]]))
-                yield Batch(*both.split(data.batch), scores[chosen])
+                one, other = _trimmed(torch.stack([first[chosen], second[chosen]]))
+                yield Batch(one, other, scores[chosen])
             index += 1
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
@@ -162,5 +162,5 @@ def _cosines(outputs: Tensor) -> Tensor:
 
 
 def _trimmed(rows: Tensor) -> Tensor:
-    """Without the columns that are padding in every row."""
-    return rows[:, : int((rows != PAD).sum(1).max())]
+    """(..., length) without the columns that are padding in every row."""
+    return rows[..., : int((rows != PAD).sum(-1).max())]
