@@ -34,6 +34,8 @@ def made(tmp_path_factory) -> Path:
     )  # fmt: skip
     soundfile.write(folder / "good.wav", np.zeros(8000), 16_000)
     soundfile.write(folder / "empty.wav", np.zeros(0), 16_000)
+    soundfile.write(folder / "nan.wav", np.full(100, np.nan), 16_000, subtype="FLOAT")
+    soundfile.write(folder / "slow.wav", np.zeros(8000), 1_000)
     (folder / "noise.wav").write_bytes(np.random.default_rng(0).bytes(20_000))
     (folder / "text.wav").write_text("not audio\n")
     return folder
@@ -108,6 +110,8 @@ CASES = [
     ("advise run --budget size<=1MB --device raspi9", "unknown device 'raspi9'"),
     # wrong audio
     ("transcribe bundle empty.wav", "empty.wav holds no samples"),
+    ("transcribe bundle nan.wav --stream", "nan.wav holds NaN or infinite samples"),
+    ("transcribe bundle slow.wav", "slow.wav holds 1000 samples a second, too few for speech"),
     ("transcribe bundle good.wav noise.wav", "noise.wav is not readable audio"),
     ("transcribe bundle text.wav", "text.wav is not readable audio"),
     ("transcribe bundle good.wav --runtime executorch", "has no executorch float files; it has: onnx float"),

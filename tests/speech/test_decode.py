@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from todm.speech.decode import BeamSearch, GreedySearch, StreamRecogniser, greedy
+from todm.errors import TodmError
+from todm.speech.decode import BeamSearch, GreedySearch, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.features import fbank
 from todm.speech.tokens import Tokens
 
@@ -137,3 +138,31 @@ def test_utterances_do_not_see_each_other():
     assert stream.transcribe(SAMPLES) == "one two two"
     assert stream.transcribe(SAMPLES) == "one two two"
     assert stream.transcribe(SAMPLES[:100]) == "one two"  # two chunks, and only what is said in those
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate", "says"),
+    [
+        (SAMPLES, 8_000, "samples come at 8000 a second, models hear 16000"),
+        (SAMPLES[:0], 16_000, "there are no samples to recognise"),
+        (np.append(SAMPLES, np.float32("nan")), 16_000, "NaN or infinite"),
+        (np.append(SAMPLES, np.float32("inf")), 16_000, "NaN or infinite"),
+        (np.stack([SAMPLES, SAMPLES]), 16_000, r"not \(2, 15000\); mix it down"),
+    ],
+)
+def test_what_is_no_sound_is_refused_in_one_line(samples, rate, says):
+    script = Scripted()
+    for hearing in (recogniser(script), WholeRecogniser(script.methods, TOKENS)):
+        with pytest.raises(TodmError, match=says) as caught:
+            hearing.transcribe(samples, rate)
+        assert "\n" not in str(caught.value)
+    assert script.heard == []
+
+
+def test_a_stream_goes_on_after_a_piece_that_is_no_sound():
+    stream = recogniser(Scripted())
+    stream.accept(SAMPLES[:7_000])
+    with pytest.raises(TodmError, match="NaN"):
+        stream.accept(np.full(100, np.nan, np.float32))
+    stream.accept(SAMPLES[7_000:])
+    assert stream.finish() == "one two two"

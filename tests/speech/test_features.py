@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from exact_fbank import derived
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from todm.errors import TodmError
-from todm.speech.features import BINS, SAMPLE_RATE, StreamingFbank, fbank, load_audio
+from todm.speech.features import SAMPLE_RATE, StreamingFbank, fbank, load_audio
 
 
 def voice(n: int, seed: int = 0) -> np.ndarray:
@@ -19,31 +20,6 @@ def voice(n: int, seed: int = 0) -> np.ndarray:
     t = np.arange(n) / SAMPLE_RATE
     pulses = np.sign(np.sin(2 * np.pi * (110 + 40 * t) * t)) * (0.6 + 0.4 * np.sin(9 * t))
     return (0.2 * pulses + 0.02 * rng.standard_normal(n)).astype(np.float32)
-
-
-def derived(samples: np.ndarray) -> np.ndarray:
-    """The features from their definition, in double precision, frame by frame."""
-    n = len(samples)
-    bins = 1127 * np.log1p(np.arange(257) * SAMPLE_RATE / 512 / 700)
-    low, high = 1127 * np.log1p(np.array([20, 7600]) / 700)
-    edges = np.linspace(low, high, BINS + 2)
-    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
-    frames = []
-    for i in range((n + 80) // 160):
-        index = np.arange(400) + i * 160 + 80 - 200
-        while ((index < 0) | (index >= n)).any():  # mirrored edges
-            index = np.where(index < 0, -1 - index, index)
-            index = np.where(index >= n, 2 * n - 1 - index, index)
-        x = samples[index].astype(np.float64)
-        x = x - x.mean()
-        x = x - 0.97 * np.concatenate([x[:1], x[:-1]])
-        power = np.abs(np.fft.rfft(x * window, 512)) ** 2
-        row = []
-        for left, centre, right in zip(edges, edges[1:], edges[2:], strict=False):
-            up, down = (bins - left) / (centre - left), (right - bins) / (right - centre)
-            row.append(power @ np.clip(np.minimum(up, down), 0, None))
-        frames.append(np.log(np.maximum(row, np.finfo(np.float32).eps)))
-    return np.array(frames)
 
 
 def test_equals_the_definition():
@@ -107,9 +83,11 @@ def test_takes_tensors_and_doubles():
     assert torch.equal(fbank(samples.astype(np.float64)), fbank(samples))
 
 
-def test_refuses_two_channels():
+def test_refuses_two_channels_and_other_rates():
     with pytest.raises(TodmError, match=r"\(2, 100\)"):
         fbank(np.zeros((2, 100), np.float32))
+    with pytest.raises(TodmError, match="resample: features.mono_16k"):
+        fbank(np.zeros(100, np.float32), 44_100)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +115,7 @@ def make_wrong(folder: Path) -> dict[str, Path]:
         (folder / name).write_bytes(noise)
     soundfile.write(folder / "empty.wav", np.zeros(0), SAMPLE_RATE)
     soundfile.write(folder / "nan.wav", np.full(100, np.nan), SAMPLE_RATE, subtype="FLOAT")
+    soundfile.write(folder / "slow.wav", np.zeros(100), 1_000)
     (folder / "nothing.wav").write_bytes(b"")
     return {path.name: path for path in folder.iterdir()} | {
         "missing.wav": folder / "missing.wav",
@@ -149,7 +128,7 @@ def make_wrong(folder: Path) -> dict[str, Path]:
     [
         ("random.wav", "not readable audio"), ("random.raw", "not readable audio"),
         ("random.flac", "not readable audio"), ("nothing.wav", "not readable audio"),
-        ("empty.wav", "no samples"), ("nan.wav", "NaN"),
+        ("empty.wav", "no samples"), ("nan.wav", "NaN"), ("slow.wav", "1000 samples a second, too few"),
         ("missing.wav", "not a file"), ("folder", "not a file"),
     ],
 )  # fmt: skip

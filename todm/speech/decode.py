@@ -1,15 +1,16 @@
 """From encoder vectors to symbols, at most one a frame: batches in PyTorch, streams on exported programs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from todm.errors import TodmError
 from todm.program import Methods
 from todm.speech.encoder import SUBSAMPLING
-from todm.speech.features import BINS, LOG_EPSILON, TAIL, Samples, StreamingFbank, fbank
+from todm.speech.features import BINS, LOG_EPSILON, SAMPLE_RATE, TAIL, Samples, StreamingFbank, checked, fbank
 from todm.speech.tokens import Tokens
 from todm.speech.transducer import BLANK, CONTEXT, START
 
@@ -103,16 +104,34 @@ def search(methods: Methods, beam: int) -> GreedySearch | BeamSearch:
     return BeamSearch(methods, beam) if beam > 1 else GreedySearch(methods)
 
 
-class Recogniser(Protocol):
+class Recogniser(ABC):
     """A program at work on whole recordings."""
 
-    def transcribe(self, samples: Samples) -> str:
-        """The words of samples (n,), 16 kHz in [-1, 1]."""
-        ...
+    tail: Samples = TAIL
+    """Silence that follows an utterance."""
+
+    @abstractmethod
+    def recognise(self, features: np.ndarray) -> str:
+        """The words of the `features` of an utterance."""
+
+    @classmethod
+    def features(cls, samples: Samples, rate: int = SAMPLE_RATE) -> np.ndarray:
+        """What is heard of an utterance, samples (n,), 16 kHz in [-1, 1]: (frames, 80).
+
+        Raises:
+            TodmError: there are none, or they are not such samples.
+        """
+        if not len(samples):
+            raise TodmError("there are no samples to recognise; record again")
+        return fbank(np.append(checked(samples, rate), cls.tail)).numpy()
+
+    def transcribe(self, samples: Samples, rate: int = SAMPLE_RATE) -> str:
+        """The words of an utterance, see `features`."""
+        return self.recognise(self.features(samples, rate))
 
 
-class WholeRecogniser:
-    """A program that hears an utterance at once.
+class WholeRecogniser(Recogniser):
+    """A program that hears an utterance at once; its encoder adds the silence at the end itself.
 
     Args:
         methods: `encode`, `predict` and `join`, eager or loaded from a bundle.
@@ -120,12 +139,12 @@ class WholeRecogniser:
         beam: Hypotheses kept; 1 is greedy search.
     """
 
+    tail = TAIL[:0]
+
     def __init__(self, methods: Methods, tokens: Tokens, beam: int = 1) -> None:
         self._methods, self._tokens, self._beam = methods, tokens, beam
 
-    def transcribe(self, samples: Samples) -> str:
-        """The words of samples (n,), 16 kHz in [-1, 1]. The encoder itself adds the silence at the end."""
-        features = fbank(samples).numpy()
+    def recognise(self, features: np.ndarray) -> str:
         # Filled up to whole outputs, and to one at least; what lies beyond the length counts as silence.
         filled = np.zeros((1, max(SUBSAMPLING, -(-len(features) // SUBSAMPLING) * SUBSAMPLING), BINS), np.float32)
         filled[0, : len(features)] = features
@@ -136,7 +155,7 @@ class WholeRecogniser:
         return self._tokens.decode(path.symbols)
 
 
-class StreamRecogniser:
+class StreamRecogniser(Recogniser):
     """A streaming program at work: audio in, in pieces of any length, words out, one utterance after another.
 
     Args:
@@ -165,9 +184,13 @@ class StreamRecogniser:
         self._states = [np.zeros(shape, np.float32) for shape in self._shapes]
         self._search = search(self._methods, self._beam)
 
-    def accept(self, samples: Samples) -> None:
-        """Hear samples (n,), 16 kHz in [-1, 1], and decode every chunk that they complete."""
-        self._bank.accept(samples)
+    def accept(self, samples: Samples, rate: int = SAMPLE_RATE) -> None:
+        """Hear samples (n,), 16 kHz in [-1, 1], and decode every chunk that they complete.
+
+        Raises:
+            TodmError: they are not such samples; the utterance may go on with others.
+        """
+        self._bank.accept(samples, rate)
         self._decode()
 
     def finish(self) -> str:
@@ -176,8 +199,7 @@ class StreamRecogniser:
         self._bank.finish()
         self._decode()
         if left := self._bank.ready:
-            silence = np.full((self._frames - left, BINS), LOG_EPSILON, np.float32)
-            self._hear(np.concatenate([self._bank.pop(left), silence]))
+            self._hear(self._bank.pop(left))
         return self.text
 
     @property
@@ -185,17 +207,20 @@ class StreamRecogniser:
         """The words recognised so far."""
         return self._tokens.decode(self._search.symbols)
 
-    def transcribe(self, samples: Samples) -> str:
-        """The words of a whole utterance, samples (n,)."""
+    def recognise(self, features: np.ndarray) -> str:
         self.reset()
-        self.accept(samples)
-        return self.finish()
+        for start in range(0, len(features), self._frames):
+            self._hear(features[start : start + self._frames])
+        return self.text
 
     def _decode(self) -> None:
         while self._bank.ready >= self._frames:
             self._hear(self._bank.pop(self._frames))
 
     def _hear(self, chunk: np.ndarray) -> None:
+        """A chunk, or the last part of one, which silence completes."""
+        silence = np.full((self._frames - len(chunk), BINS), LOG_EPSILON, np.float32)
+        chunk = np.concatenate([chunk, silence])
         encoded, *self._states = self._methods["encode_chunk"](chunk[None], *self._states)
         for t in range(encoded.shape[1]):
             self._search.advance(encoded[:, t])

@@ -20,6 +20,8 @@ BINS = 80
 """Mel bins of a frame."""
 TAIL = np.zeros(SAMPLE_RATE // 2, np.float32)
 """Silence that follows the last sample, for a causal model to finish the last word in."""
+LEAST_RATE = 4_000
+"""Samples per second of the coarsest recording that still holds speech."""
 LOG_EPSILON = float(np.log(np.finfo(np.float32).eps))
 """Floor of the features: what digital silence sounds like."""
 
@@ -38,6 +40,22 @@ def _options() -> knf.FbankOptions:
     return options
 
 
+def checked(samples: Samples | Tensor, rate: int) -> Samples:
+    """Samples that models can hear: (n,) float32.
+
+    Raises:
+        TodmError: they have another rate, more than one axis, or values that are no numbers.
+    """
+    if rate != SAMPLE_RATE:
+        raise TodmError(f"samples come at {rate} a second, models hear {SAMPLE_RATE}; resample: features.mono_16k")
+    if samples.ndim != 1:
+        raise TodmError(f"models hear one channel of shape (samples,), not {tuple(samples.shape)}; mix it down")
+    samples = np.asarray(samples, np.float32)
+    if not np.isfinite(samples).all():
+        raise TodmError("samples hold NaN or infinite values; leave them out, or record again")
+    return samples
+
+
 class StreamingFbank:
     """Features of a signal that arrives in pieces; together they equal `fbank` of the whole signal."""
 
@@ -45,10 +63,14 @@ class StreamingFbank:
         self._bank = knf.OnlineFbank(_options())
         self._popped = 0
 
-    def accept(self, samples: Samples) -> None:
-        """Append samples (n,), 16 kHz in [-1, 1], pieces of any length."""
+    def accept(self, samples: Samples | Tensor, rate: int = SAMPLE_RATE) -> None:
+        """Append samples (n,), 16 kHz in [-1, 1], pieces of any length.
+
+        Raises:
+            TodmError: see `checked`.
+        """
         # NumPy would box every element on its way into C++; this array is several times faster.
-        self._bank.accept_waveform(SAMPLE_RATE, array("f", np.asarray(samples, np.float32).tobytes()))
+        self._bank.accept_waveform(SAMPLE_RATE, array("f", checked(samples, rate).tobytes()))
 
     def finish(self) -> None:
         """There is no more signal: the frames that reach over its end become ready."""
@@ -69,16 +91,14 @@ class StreamingFbank:
         return frames
 
 
-def fbank(samples: Samples | Tensor) -> Tensor:
+def fbank(samples: Samples | Tensor, rate: int = SAMPLE_RATE) -> Tensor:
     """Log-mel features of samples (n,), 16 kHz in [-1, 1]: (frames, 80) float32, frames = (n + 80) // 160.
 
     Raises:
-        TodmError: the samples have more than one axis.
+        TodmError: see `checked`.
     """
-    if samples.ndim != 1:
-        raise TodmError(f"fbank takes one channel of shape (samples,), not {tuple(samples.shape)}; mix it down")
     bank = StreamingFbank()
-    bank.accept(np.asarray(samples))
+    bank.accept(samples, rate)
     bank.finish()
     return torch.from_numpy(bank.pop(bank.ready))
 
@@ -96,7 +116,7 @@ def load_audio(path: Path | str) -> Samples:
     """Any file libsndfile reads, of any rate, channels and sample format: (n,) at 16 kHz in [-1, 1].
 
     Raises:
-        TodmError: no such file, bytes that are not audio, no samples, or NaN and infinite samples.
+        TodmError: no such file, bytes that are not audio, no samples, NaN and infinite samples, or too few a second.
     """
     if not Path(path).is_file():
         raise TodmError(f"{path} is not a file; name an existing recording, e.g. recording.wav")
@@ -108,4 +128,6 @@ def load_audio(path: Path | str) -> Samples:
         raise TodmError(f"{path} holds no samples; record it again")
     if not np.isfinite(audio).all():
         raise TodmError(f"{path} holds NaN or infinite samples; export it again as 16-bit PCM")
+    if rate < LEAST_RATE:
+        raise TodmError(f"{path} holds {rate} samples a second, too few for speech; record it at {SAMPLE_RATE}")
     return mono_16k(audio, rate)

@@ -20,7 +20,6 @@ from todm.speech.collapse import collapse
 from todm.speech.corpus import Corpus
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.encoder import EncoderConfig, subsampled
-from todm.speech.features import TAIL, fbank
 from todm.speech.joint_loss import joint_collapse
 from todm.speech.lattice import lattice_loss
 from todm.speech.program import transducer_program
@@ -31,6 +30,8 @@ from todm.task import LossOutput, Score
 
 FEW_LOGITS = 2**20
 """Logits of a batch up to which they are kept: below it, running the joiner a second time costs more than memory."""
+KEPT = 2**28
+"""Bytes of a split's features up to which they are kept, some two hours."""
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -92,6 +93,7 @@ class SpeechTask:
     def __init__(self, corpus: Corpus, config: TransducerConfig, batching: Batching, seed: int) -> None:
         self.corpus, self.config, self.batching, self.seed = corpus, config, batching, seed
         self._evaluation: dict[str, list[Batch]] = {}
+        self._features: dict[tuple[str, type[Recogniser]], list[tuple[np.ndarray, str]]] = {}
 
     def build(self) -> Transducer:
         """The supernet, with the feature statistics of some training utterances."""
@@ -190,6 +192,23 @@ class SpeechTask:
             self._evaluation[split] = list(evaluation_batches(self.corpus.cuts[split], self.corpus.tokens))
         return self._evaluation[split]
 
+    def _heard(self, split: str, kind: type[Recogniser]) -> Iterator[tuple[np.ndarray, str]]:
+        """Features and words of a split, computed once where it is small: a dozen forms of a subnet hear it."""
+        key = split, kind
+        if key in self._features:
+            yield from self._features[key]
+            return
+        kept: list[tuple[np.ndarray, str]] = []
+        size = 0
+        for samples, text in self.corpus.utterances(split):
+            kept.append((kind.features(samples), text))
+            size += kept[-1][0].nbytes
+            yield kept[-1]
+            if size > KEPT:
+                kept.clear()
+        if size <= KEPT:
+            self._features[key] = kept
+
     def program(self, subnet: nn.Module) -> Program:
         """The recogniser of streams and of whole utterances, laid out as sherpa-onnx expects."""
         assert isinstance(subnet, Transducer)
@@ -202,7 +221,7 @@ class SpeechTask:
             The difference, and the same relative to the largest value.
         """
         frames = program.methods[0].inputs["x"].shape[1]
-        features = (fbank(np.concatenate([samples, TAIL])).numpy() for samples, _ in self.corpus.utterances(split))
+        features = (features for features, _ in self._heard(split, StreamRecogniser))
         return agreement(methods, program.state_shapes(), frames, features)
 
     def score(self, program: Program, methods: Methods, split: str) -> Score:
@@ -213,7 +232,7 @@ class SpeechTask:
             frames = program.methods[0].inputs["x"].shape[1]
             recogniser = StreamRecogniser(methods, tokens, program.state_shapes(), frames)
         references, words = [], []
-        for samples, text in self.corpus.utterances(split):
+        for features, text in self._heard(split, type(recogniser)):
             references.append(text)
-            words.append(recogniser.transcribe(samples))
+            words.append(recogniser.recognise(features))
         return Score({"wer": word_error_rate(references, words).wer}, words)
