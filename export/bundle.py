@@ -135,6 +135,7 @@ def write_bundle(
     calibration: "Sequence[Call]" = (),
     delegated: float = 1.0,
     kept: "Mapping[str, Collection[str]] | None" = None,
+    before: Bundle | None = None,
 ) -> Bundle:
     """Export a program to every runtime and precision. The folder appears when it is complete.
 
@@ -147,6 +148,7 @@ def write_bundle(
         task: Hugging Face pipeline tag, e.g. `automatic-speech-recognition`.
         kept: linear layers that each runtime's int8 leaves in float, named as `quantize.layers` does.
         delegated: share of the matrix operators that must run on the accelerated path of each runtime.
+        before: a bundle of the same program, of which what `kept` does not change is taken over, not exported again.
 
     Raises:
         TodmError: see the backends; matrix work is left to slow kernels; or the folder cannot be written.
@@ -173,7 +175,7 @@ def write_bundle(
                 "program": program.signature(),
                 "runtimes": {
                     each.name: _export(
-                        each, program, building, precisions, calibration, (kept or {}).get(each.name, ())
+                        each, program, building, precisions, calibration, (kept or {}).get(each.name, ()), before
                     )
                     for each in backends
                 },
@@ -204,13 +206,21 @@ def _export(
     precisions: Sequence[Precision],
     calibration: "Sequence[Call]",
     kept: "Collection[str]",
+    before: Bundle | None,
 ) -> dict[str, Any]:
     """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
+    written: dict[Precision, Mapping[str, Sequence[Path]]] = {}
+    known = before.manifest["runtimes"].get(backend.name) if before else None
+    if before and known:
+        same = precisions if known["float_layers"] == sorted(kept) else [p for p in precisions if p == "float"]
+        written = {precision: _copied(before, known, precision, root, program.assets) for precision in same}
     if kept:
         from todm.export.quantize import keeping  # imports torch, which opening a bundle must not wait for
 
         program = keeping(program, kept)
-    written = {precision: backend.export(program, root, precision, calibration) for precision in precisions}
+    for precision in precisions:
+        if precision not in written:
+            written[precision] = backend.export(program, root, precision, calibration)
     variants = {}
     for variant in written[precisions[0]]:
         files = {precision: list(written[precision][variant]) for precision in precisions}
@@ -228,6 +238,17 @@ def _export(
         "float_layers": sorted(kept),
         "versions": backend.versions(),
     }
+
+
+def _copied(
+    before: Bundle, runtime: Mapping[str, Any], precision: Precision, root: Path, assets: "Collection[str]"
+) -> dict[str, list[Path]]:
+    """The files of one precision from another bundle of the same program, by variant as `Backend.export` gives them."""
+    found: dict[str, list[Path]] = {}
+    for variant, entry in runtime["variants"].items():
+        names = [name for name in entry["files"][precision] if Path(name).name not in assets]
+        found[variant] = [atomic_write(root / name, (before.folder / name).read_bytes()) for name in names]
+    return found
 
 
 def publish(bundle: Bundle, folder: Path) -> Bundle:

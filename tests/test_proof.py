@@ -8,6 +8,7 @@ from torch import nn
 
 from todm.errors import TodmError
 from todm.export import Bundle, write_bundle
+from todm.export.onnx import Onnx
 from todm.program import Method, Methods, Program
 from todm.proof import Chain, within_loss
 from todm.task import Score
@@ -52,11 +53,12 @@ class Sorter:
 def proved(task: Sorter, folder: Path, most: float | None) -> tuple[Bundle, Chain, list[list[str]]]:
     chain, tried = Chain(task, task.program(task.net)), []  # type: ignore[arg-type]
 
-    def build(kept) -> Bundle:
+    def build(kept, before) -> Bundle:
         tried.append(sorted(kept.get("onnx", ())))
         return write_bundle(
-            folder / "bundle", chain.program, runtimes=["onnx"], calibration=chain.recorded(), kept=kept, **FACTS
-        )
+            folder / "bundle", chain.program, runtimes=["onnx"], calibration=chain.recorded(), kept=kept,
+            before=before, **FACTS,
+        )  # fmt: skip
 
     return within_loss(chain, ["onnx"], most, build), chain, tried
 
@@ -73,6 +75,20 @@ def test_the_layer_that_costs_the_error_returns_to_float(tmp_path: Path) -> None
     assert 1e-4 < rows["onnx int8"]["max_rel_diff"] < 0.1
     assert rows["onnx int8"]["wer"] <= 5.0
     assert rows["onnx int8"]["size_bytes"] == bundle.size_bytes("onnx", "int8")
+
+
+def test_what_a_layer_in_float_does_not_change_is_not_exported_again(tmp_path: Path, monkeypatch) -> None:
+    made, export = [], Onnx.export
+
+    def counted(self, program, folder, precision, calibration=()):
+        made.append(precision)
+        return export(self, program, folder, precision, calibration)
+
+    monkeypatch.setattr(Onnx, "export", counted)
+    bundle, _, tried = proved(Sorter(outlier=300.0), tmp_path, 5.0)
+    assert len(tried) == 2
+    assert made == ["float", "int8", "int8"]
+    assert sorted(path.name for path in bundle.folder.glob("onnx/*")) == ["model.int8.onnx", "model.onnx"]
 
 
 def test_a_hopeless_one_fails_and_says_what_each_layer_costs(tmp_path: Path) -> None:

@@ -127,8 +127,9 @@ def _changed(truth: Score, score: Score) -> int:
 
 
 def within_loss(
-    chain: Chain, runtimes: Sequence[str], most: float | None, build: Callable[[Mapping[str, frozenset[str]]], Bundle]
-) -> Bundle:
+    chain: Chain, runtimes: Sequence[str], most: float | None,
+    build: Callable[[Mapping[str, frozenset[str]], Bundle | None], Bundle],
+) -> Bundle:  # fmt: skip
     """A bundle whose int8 files keep the error budget, with as many layers in float as that takes.
 
     The costliest layer returns to float first, then two, four, and so on up to half of them. The dev set decides, so
@@ -136,15 +137,17 @@ def within_loss(
 
     Args:
         most: Points of word error rate that int8 may cost; None, or another metric, is no budget.
-        build: Makes the bundle with these layers of each runtime left in float, see `quantize.layers`.
+        build: Makes the bundle with these layers of each runtime left in float, see `quantize.layers`, given the one
+            before it, which has the files that those do not change.
 
     Raises:
         TodmError: with half of the layers in float it still costs more; says which layer costs what.
     """
     kept: dict[str, frozenset[str]] = {}
     ranked: dict[str, float] = {}
+    bundle = None
     while True:
-        bundle = build(kept)
+        bundle = build(kept, bundle)
         if most is None or chain.metric != "wer":
             return bundle
         losses = {runtime: chain.int8_loss(bundle, runtime) for runtime in runtimes}

@@ -1,20 +1,28 @@
 """The program of a recogniser: its signature, its two ways of use, and that sherpa-onnx runs its files unchanged."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sherpa_onnx
+import torch
 
-from todm import SearchSpace, extract
+from todm import SearchSpace, activate, extract
 from todm.errors import TodmError
+from todm.export import compare, record
+from todm.export.backend import Precision
+from todm.export.delegation import summarise
+from todm.export.executorch import ExecuTorch
 from todm.export.onnx import Onnx
 from todm.files import atomic_write
 from todm.program import Program, eager
+from todm.speech.encoder import Encoder, EncoderConfig
 from todm.speech.features import SAMPLE_RATE, TAIL
 from todm.speech.program import transducer_program
 from todm.speech.task import SpeechTask
+from todm.speech.whole import WholeEncoder
 
 
 @pytest.fixture(scope="session")
@@ -124,6 +132,27 @@ def test_chunk_by_chunk_is_the_whole_utterance(subnet, task: SpeechTask, chunk_m
         assert score.outputs == [text for _, text in task.corpus.utterances("test")]
 
 
+@pytest.mark.parametrize("every", [0, 1, 2])
+def test_whole_utterances_are_heard_as_in_training(every: int) -> None:
+    """With the impulse responses in closed form, for supernets and subnets of either family of blocks, and of both."""
+    torch.manual_seed(every)
+    config = EncoderConfig(width=[16], depth=[1, 2, 3], hidden=[16, 32], heads=[4, 8], states=[4, 8],
+                           attention_every=every, attention_heads=[1, 2], front=16)  # fmt: skip
+    encoder = Encoder(config, 24).eval()
+    space, rng = SearchSpace.of(encoder), random.Random(0)
+    for arch in (space.smallest(), space.largest(), space.sample(rng), space.sample(rng)):
+        activate(encoder, arch)
+        for form in (encoder, extract(encoder, arch).eval()):
+            whole = WholeEncoder(form).eval()
+            for frames in (4, 43, 600):
+                x = 3 * torch.randn(2, frames, 80)
+                with torch.no_grad():
+                    ours, lengths = whole(x, torch.tensor([frames, frames]))
+                    theirs = form(torch.cat([x, whole.silence.expand(2, -1, -1)], 1))
+                assert lengths.tolist() == [theirs.shape[1]] * 2
+                assert torch.allclose(ours, theirs, atol=1e-5)
+
+
 def test_what_lies_beyond_an_utterance_is_silence(program: Program) -> None:
     encode, x = eager(program)["encode"], np.random.default_rng(1).standard_normal((2, 40, 80)).astype(np.float32)
     both, lengths = encode(x, np.array([40, 23]))
@@ -158,3 +187,19 @@ def test_sherpa_onnx_hears_the_same_in_whole_utterances(task: SpeechTask, files,
         stream.accept_waveform(SAMPLE_RATE, samples)
     recogniser.decode_streams(streams)
     assert [stream.result.text.split() for stream in streams] == [text.split() for _, text in said]
+
+
+@pytest.mark.parametrize("precision", ["float", "int8"])
+def test_executorch_runs_both_families_of_blocks(program, task, tmp_path: Path, precision: Precision) -> None:
+    """A state-space and an attention block, by chunks and of whole utterances of other lengths than the example's."""
+    reference, calls = eager(program), []
+    for way in program.ways().values():
+        methods = {method.name: reference[method.name] for method in way}
+        calls += record(methods, lambda spied: task.score(program, spied, "test"), 20)
+    assert {inputs[0].shape[1] for name, inputs in calls if name == "encode"} - {200} != set()
+    (path,) = ExecuTorch().export(program, tmp_path, precision, calls)["offline"]
+    rows = compare(program, reference, ExecuTorch().load(path.parent, precision), calls)
+    assert [row["method"] for row in rows] == ["encode_chunk", "predict", "join", "encode"]
+    assert max(row["max_rel"] for row in rows) < (1e-5 if precision == "float" else 0.2)
+    (traced,) = summarise(ExecuTorch().trace(path.parent, precision, 1, program.signature()))
+    assert traced["matrix_accelerated"] == 1

@@ -148,12 +148,16 @@ class Encoder(nn.Module):
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1 / features.std(0).clamp_min(1e-3))
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
+    def subsample(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, ceil(time / 4), width), what the first block takes."""
         x = (features - self.feature_mean) * self.feature_scale
         x = F.pad(x, (0, 0, 0, -x.shape[1] % SUBSAMPLING))
         x = F.silu(self.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
-        x = F.silu(self.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
+        return F.silu(self.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
+        x = self.subsample(features)
         for block in self.blocks:
             x = block(x)
         return self.project(self.norm(x))

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from todm.elastic.linear import ElasticLinear, copied
 from todm.space import Width, active, full
 
+ONCE = -50.0
+"""Decay of a mode that is heard in its first frame alone: 2e-22 of it is left in the next."""
+
 
 def toeplitz(kernel: Tensor, future: float = 0.0) -> Tensor:
     """Matrices that hold `kernel` (heads, length) by distance into the past, and `future` above the diagonal.
@@ -20,9 +23,17 @@ def toeplitz(kernel: Tensor, future: float = 0.0) -> Tensor:
     Returns:
         (heads, length, length), out[h, t, s] = kernel[h, t - s] for s <= t.
     """
-    heads, length = kernel.shape
-    # Row t is row 0 shifted right by t: repeat a row of 2L and read it with period 2L - 1.
-    row = torch.cat([kernel[:, :1], kernel.new_full((heads, length), future), kernel[:, 1:].flip(1)], dim=1)
+    return shifted(first_row(kernel, future))
+
+
+def first_row(kernel: Tensor, future: float = 0.0) -> Tensor:
+    """Row 0 of those matrices, prolonged to the left by the past, and read around: (heads, 2 length)."""
+    return torch.cat([kernel[:, :1], torch.full_like(kernel, future), kernel[:, 1:].flip(1)], dim=1)
+
+
+def shifted(row: Tensor) -> Tensor:
+    """The matrices of a `first_row`. Row t is row 0 shifted right by t: repeat it and read with a period of 1 less."""
+    heads, length = row.shape[0], row.shape[1] // 2
     rows = row[:, None].expand(-1, length, -1).reshape(heads, -1)[:, : length * (2 * length - 1)]
     return rows.view(heads, length, 2 * length - 1)[:, :, :length]
 
@@ -78,6 +89,28 @@ class DiagonalSSM(nn.Module):
         gain_real, gain_imag = c_real * b_real - c_imag * b_imag, c_real * b_imag + c_imag * b_real
         power_real, power_imag = self.powers(torch.arange(length, dtype=self.D.dtype, device=self.D.device))
         return 2 * (gain_real[..., None] * power_real - gain_imag[..., None] * power_imag).sum(1)
+
+    def modes(self) -> dict[str, Tensor]:
+        """The kernel, D included, as a sum over modes of `exp(decay t + loudness) cos(pitch t + phase)`, t in frames.
+
+        With G = C dB, a mode's part 2 Re(G exp(dt A t)) is that with loudness log(2 |G|) and phase arg(G). D is a mode
+        of its own, heard in the first frame alone.
+
+        Returns:
+            decay, loudness, pitch and phase, each (heads, states + 1, 1).
+        """
+        decay, pitch, c_real, c_imag = self._active()
+        b_real, b_imag = self.input_gain()
+        direct = self.D[: active(self.heads), None]
+        real = torch.cat([2 * (c_real * b_real - c_imag * b_imag), direct], 1)
+        imag = torch.cat([2 * (c_real * b_imag + c_imag * b_real), torch.zeros_like(direct)], 1)
+        found = {
+            "decay": torch.cat([decay, torch.full_like(direct, ONCE)], 1),
+            "loudness": torch.hypot(real, imag).clamp_min(1e-30).log(),
+            "pitch": torch.cat([pitch, torch.zeros_like(direct)], 1),
+            "phase": torch.atan2(imag, real),
+        }
+        return {name: value.unsqueeze(-1).contiguous() for name, value in found.items()}
 
     def toeplitz(self, length: int) -> Tensor:
         """The causal convolution with the kernel, D included, as a matrix: (heads, out time, in time)."""
