@@ -123,7 +123,7 @@ class _Data:
             row |= {"subnet": f"candidate {index}", "family": "on the front" if front else "candidate"}
             row |= {
                 "style": [0, 0] if front else [4, 1],
-                f"{self.metric} (dev)": row.get(self.metric),
+                f"{self.metric} (dev)": row.get(self.metric, row.get(f"{self.metric}_int8")),
             }
         self.bench.sort(key=lambda row: (row["params"] or 0.0, row["subnet"], row["family"]))
         self.subnets.sort(key=lambda row: row.get("params") or 0.0)

@@ -15,6 +15,7 @@ from todm.errors import TodmError
 from todm.family import Family, read_arch
 from todm.int8 import SimulatedInt8
 from todm.run import Run
+from todm.search.budget import Budget
 from todm.seeds import as_text, summarise
 
 RECIPE = f"""
@@ -174,6 +175,14 @@ def test_search_minimises_the_error_in_int8_where_the_recipe_says_so(run):
         expected = next(iter(plain.task.evaluate(plain.supernet, "dev").values()))
     assert narrow.error(arch) == expected
     assert narrow._searched != plain._searched
+
+
+def test_a_budget_limits_the_error_that_is_searched_for(run):
+    opened = Run.open(run).adjusted({"search": {"precision": "int8"}})
+    assert (Run.open(run).searched, opened.searched) == ("error", "error_int8")
+    with pytest.raises(TodmError, match='no subnet within "error_int8<=0.001" was found; the least error_int8 is'):
+        Family(opened).best(Budget.parse("error_int8<=0.001", opened.searched), 4)
+    assert next(iter(rows(run / "search" / "front.csv")[0])) == "error_int8"
 
 
 def test_a_run_is_not_judged_on_other_data_than_it_was_trained_on(run):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -146,9 +147,9 @@ class Family:
                 self.space, self.error, self.costs(), budget,
                 storage=self.recipe.search.storage or self.run.path / "search" / "trials.db",
                 study=self._searched, trials=trials, seed=self.recipe.seed,
-                error_name=self.run.metric, progress=progress,
+                error_name=self.run.searched, progress=progress,
             )  # fmt: skip
-        write_front(self.run.path / "search" / "front.csv", found, self.run.metric)
+        write_front(self.run.path / "search" / "front.csv", found, self.run.searched)
         return found
 
     def assist(self, budget: Budget, trials: int | None) -> int:
@@ -170,7 +171,7 @@ class Family:
         Raises:
             TodmError: none of the likeliest ones measures inside the budget.
         """
-        metric, costs = self.run.metric, budget.without(self.run.metric)
+        metric, costs = self.run.searched, budget.without(self.run.searched)
         found = [c for c in self.candidates(budget, trials) if not costs.violations(c.costs)]
         inside = [c for c in found if not budget.violations({**c.costs, metric: c.error})]
         if not inside:
@@ -341,4 +342,10 @@ def _prove(job: tuple[str, str, str, list[str]]) -> None:
     run, device, folder, runtimes = job
     torch.set_num_threads(1)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    Family(Run.open(run), device).prove(Path(folder), runtimes)
+    _opened(run, device).prove(Path(folder), runtimes)
+
+
+@cache
+def _opened(run: str, device: str) -> Family:
+    """Once for all the subnets that a process exports."""
+    return Family(Run.open(run), device)

@@ -84,8 +84,13 @@ class Run:
 
     @property
     def metric(self) -> str:
-        """Name of what search minimises, the task's first metric; known once the run is trained."""
+        """Name of the task's first metric; known once the run is trained."""
         return str(self.info.get("metric", "wer"))
+
+    @property
+    def searched(self) -> str:
+        """Name of what search minimises: that metric, or the same in int8, e.g. wer_int8."""
+        return self.metric if self.recipe.search.precision == "float" else f"{self.metric}_int8"
 
     def note(self, **facts: Any) -> None:
         """Add facts to run.json."""

@@ -42,9 +42,9 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def advice(run: Path, budget: str, device: str = "pi") -> dict[str, Any]:
+def advice(run: Path, budget: str, device: str = "pi", error: str = "wer") -> dict[str, Any]:
     options, metric = options_of(run, device, "onnx", "float")
-    return described(advise(options, Budget.parse(budget), metric), metric)
+    return described(advise(options, Budget.parse(budget, error), metric), metric)
 
 
 def test_a_searched_subnet_is_predicted(run: Path) -> None:
@@ -78,6 +78,18 @@ def test_another_form_of_a_larger_net_may_fit_where_its_float_does_not(run: Path
     measure(run, 32, "pi", "int8", error=2.6)
     best = advice(run, "size<=4KB")
     assert (best["subnet"], best["precision"], best["wer"]["value"]) == ("w32", "int8", 2.6)
+
+
+def test_a_limit_on_the_error_in_int8_is_kept_by_an_int8_file(run: Path) -> None:
+    with pytest.raises(TodmError, match="budget names wer_int8, but no int8 file was measured"):
+        advice(run, "wer_int8<=4", error="wer_int8")
+    measure(run, 16, "pi", "int8", error=4.5)
+    measure(run, 32, "pi")
+    measure(run, 32, "pi", "int8", error=2.6)
+    best = advice(run, "wer_int8<=2.6", error="wer_int8")
+    assert (best["subnet"], best["precision"], best["wer"]["value"]) == ("w32", "int8", 2.6)
+    with pytest.raises(TodmError, match="wer_int8<=2.5 cannot be met"):
+        advice(run, "wer_int8<=2.5", error="wer_int8")
 
 
 def test_an_error_bar_that_reaches_over_the_limit_does_not_fit(run: Path) -> None:

@@ -48,8 +48,15 @@ def advise(options: Sequence[Option], budget: Budget, metric: str) -> Option:
     if not options:
         raise TodmError("nothing was searched or measured yet, so there is nothing to advise; type: todm search RUN")
 
+    narrow = f"{metric}_int8"
+    if narrow in budget.limits:
+        options = [option for option in options if option.precision == "int8"]
+        if not options:
+            raise TodmError(f"budget names {narrow}, but no int8 file was measured; type: todm export SUBNET")
+
     def known(option: Option) -> dict[str, float]:
-        return {metric: option.score + option.score_error, **option.worst()}
+        worst = option.score + option.score_error
+        return {metric: worst, narrow: worst, **option.worst()}
 
     def rank(option: Option) -> tuple[float, bool, float, float]:
         return option.dev, not option.measured, option.score, option.costs["size_bytes"][0]

@@ -27,8 +27,8 @@ def search(
     from todm.search.budget import Budget, check_feasible
 
     opened = Run.open(run)
-    limits = Budget.parse(budget, opened.metric)
-    costs = limits.without(opened.metric)  # How low the error can get only the search finds out.
+    limits = Budget.parse(budget, opened.searched)
+    costs = limits.without(opened.searched)  # How low the error can get only the search finds out.
     floor = opened.path / "search" / "floor.json"
     if floor.exists():
         check_feasible(costs, read_json(floor))
@@ -81,7 +81,7 @@ def advise(run: str, budget: str = "", device: str | None = None, json: bool = F
     from todm.search.evidence import options_of
 
     opened = Run.open(run)
-    limits = Budget.parse(budget, opened.metric)
+    limits = Budget.parse(budget, opened.searched)
     profile = find_device(device or opened.recipe.export.device)
     options, metric = options_of(opened.path, profile.name, profile.runtime, profile.precision)
     result = {"device": profile.name, "budget": str(limits), **described(choose(options, limits, metric), metric)}
