@@ -1,6 +1,7 @@
 """Both runtimes: float is the same model, int8 close and smaller, nothing slow hides, errors advise."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
@@ -123,6 +124,24 @@ def test_one_method_of_any_model(
     (row,) = compare(image, eager(image), runtime_backend.load(files[0].parent, precision), calls)
     assert row["calls"] == 8
     assert row["max_rel"] < bound
+
+
+def test_static_int8_has_its_ranges_from_calibration(program: Program, calls: list[Call], tmp_path: Path) -> None:
+    static = replace(program, methods=program.methods[:1], variants={}, static=True)
+    executorch = find_backend("executorch")
+    with pytest.raises(
+        TodmError, match="linear layers with calibrated ranges of method 'encode_chunk' need calibration"
+    ):
+        executorch.export(static, tmp_path, "int8")
+    assert not list(tmp_path.iterdir())
+    (path,) = executorch.export(static, tmp_path, "int8", calls)[""]
+    methods = executorch.load(path.parent, "int8")
+    (row,) = compare(static, eager(static), methods, calls)
+    assert row["max_rel"] < 0.1
+    # Ten times louder than anything it was calibrated on: beyond the ranges values are cut off, and only there.
+    loud = [(name, tuple(10 * value for value in values)) for name, values in calls]
+    (row,) = compare(static, eager(static), methods, loud)
+    assert row["max_rel"] > 0.1
 
 
 def test_int8_convolutions_need_calibration(image: Program, tmp_path: Path) -> None:
