@@ -1,0 +1,92 @@
+"""A streaming encoder of 3 to 5 million parameters on both runtimes, float and int8: speed, size, deadlines, memory.
+
+python -m bench.streaming build/streaming
+
+exports it into that folder, or finds it there, and prints the table of docs/streaming.md: chunks of 320 ms one after
+another, at the pace of a live signal, and ten thousand of them watching the memory. Weights are random: speed is not
+a matter of what they are.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import date
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from todm import SearchSpace, extract
+from todm.export import Bundle, Device, load_bundle, measure, write_bundle
+from todm.program import Program
+from todm.speech.encoder import EncoderConfig
+from todm.speech.program import transducer_program
+from todm.speech.tokens import Tokens
+from todm.speech.transducer import Transducer
+
+ENCODER = EncoderConfig(width=[192], depth=[8], hidden=[768], heads=[16], head_size=16, states=[16], front=128)
+VOCABULARY = 500
+FORMS = tuple(product(("onnx", "executorch"), ("float", "int8")))
+CYCLES, PACED, SOAK = 1_000, 1_000, 10_000
+BARS = {"float": 2.0, "int8": 1.0}
+"""Most milliseconds of a chunk."""
+HERE = Device(name="here", cycles=CYCLES)
+
+
+def program() -> tuple[Program, int]:
+    """A recogniser, with the streaming encoder alone as what is measured, and its number of parameters."""
+    torch.manual_seed(0)
+    tokens = Tokens("words", ("<blk>", "▁", *(f"word{i}" for i in range(VOCABULARY - 2))))
+    model = Transducer(ENCODER, VOCABULARY, joiner_size=192, embedding_size=192)
+    subnet = extract(model, SearchSpace.of(model).largest()).eval()
+    whole = transducer_program(subnet, tokens)
+    parameters = sum(parameter.numel() for parameter in subnet.parameters())
+    return replace(whole, variants={"encoder": ("encode_chunk",), **whole.variants}), parameters
+
+
+def bundle_in(folder: Path) -> Bundle:
+    """The exported recogniser."""
+    if (folder / "bundle.json").exists():
+        return load_bundle(folder)
+    made, parameters = program()
+    return write_bundle(
+        folder, made, name="streaming", arch={}, params=parameters, macs=0, metrics={},
+        data={"name": "none", "license": "cc0-1.0"},
+    )  # fmt: skip
+
+
+def measured(bundle: Bundle) -> dict[tuple[str, str], dict[str, Any]]:
+    """A row for each form: latencies and memory one after another, deadlines side by side, where all mostly sleep."""
+    rows = {form: measure(bundle, HERE, *form, soak=SOAK) for form in FORMS}
+    with ThreadPoolExecutor(len(FORMS)) as pool:
+        live = pool.map(lambda form: measure(bundle, replace(HERE, cycles=1), *form, paced=PACED), FORMS)
+        for form, row in zip(FORMS, live, strict=True):
+            rows[form] |= {key: row[key] for key in ("paced_p50_ms", "paced_p99_ms", "deadline_misses")}
+    return rows
+
+
+def table(bundle: Bundle, rows: dict[tuple[str, str], dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        f"{bundle.manifest['params'] / 1e6:.2f} M parameters, one thread of {rows[FORMS[0]]['cpu']}, {date.today()}, "
+        f"{', '.join(dict.fromkeys(row['versions'] for row in rows.values()))}:",
+        "",
+        f"| chunks of 320 ms | p50 ms | p90 ms | p99 ms | bar | live p50 ms | live p99 ms | missed of {PACED:,} "
+        f"| growth in {SOAK:,} | size MB | of float |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for (runtime, precision), row in rows.items():
+        sizes = [bundle.size_bytes(runtime, each, "streaming") for each in (precision, "float")]
+        cells = [
+            f"{runtime} {precision}", *(f"{row[f'latency_{p}_ms']:.2f}" for p in ("p50", "p90", "p99")),
+            f"{BARS[precision]:g}", f"{row['paced_p50_ms']:.2f}", f"{row['paced_p99_ms']:.2f}", row["deadline_misses"],
+            f"{row['memory_growth_bytes'] / 1024:.0f} KiB", f"{sizes[0] / 1e6:.2f}", f"{sizes[0] / sizes[1]:.2f}",
+        ]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    found = bundle_in(Path(sys.argv[1]))
+    print(table(found, measured(found)))
