@@ -20,27 +20,28 @@ SKIPPED = ("todm run", "todm train", "todm compare", "--microphone", "pi4", "arm
 
 def commands(path: Path) -> list[str]:
     """Commands in code spans of tables, in the order of the page."""
-    rows = [line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("| `todm ")]
-    found = [re.match(r"\| `([^`]+)`", row) for row in rows]
-    return [match[1] for match in found if match and not any(word in match[1] for word in SKIPPED)]
+    found = re.findall(r"^\| `((?:todm|python) [^`]+)`", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return [command for command in found if not any(word in command for word in SKIPPED)]
 
 
 def main(run: Path) -> int:
     """Run them all; returns how many failed."""
     subnet = sorted((run / "subnets").iterdir())[0]
     corpus = json.loads((run / "run.json").read_text())["data"]
-    audio = sorted(Path(corpus["folder"]).glob("test/*.wav"))[:2]
+    audio = [str(path) for path in sorted(Path(corpus["folder"]).glob("test/*.wav"))[:2]]
+    names = {"runs/digits/subnets/NAME": subnet, "SUBNET": subnet, "runs/digits": run, "a.wav b.flac": " ".join(audio)}
+    filled = []
+    for command in commands(ROOT / "README.md") + commands(ROOT / "docs" / "deploy.md"):
+        for name, value in names.items():
+            command = command.replace(name, str(value))
+        filled.append(command)
     failed = 0
-    for command in dict.fromkeys(commands(ROOT / "README.md") + commands(ROOT / "docs" / "deploy.md")):
-        filled = command.replace("runs/digits/subnets/NAME", str(subnet)).replace("SUBNET", str(subnet))
-        filled = filled.replace("runs/digits", str(run)).replace("a.wav b.flac", " ".join(map(str, audio)))
-        words, begin = shlex.split(filled), time.perf_counter()
-        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, check=False)
+    for command in dict.fromkeys(filled):
+        program, *arguments = shlex.split(command)
+        python, begin = [sys.executable, *(["-m", "todm"] if program == "todm" else [])], time.perf_counter()
+        done = subprocess.run([*python, *arguments], capture_output=True, text=True, check=False)
         failed += done.returncode != 0
-        print(
-            f"{'ok    ' if done.returncode == 0 else 'FAILED'} {time.perf_counter() - begin:6.1f} s  {command}",
-            flush=True,
-        )
+        print(f"{'FAILED' if done.returncode else 'ok':6} {time.perf_counter() - begin:6.1f} s  {command}", flush=True)
         if done.returncode:
             print(done.stderr[-2000:])
     print(f"{failed} failed")
