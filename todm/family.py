@@ -294,9 +294,9 @@ class Family:
         try:
             bundle = within_loss(
                 chain, runtimes, export.max_wer_loss if {"float", "int8"} <= {*export.precisions} else None,
-                lambda kept: self._bundle(
+                lambda kept, before: self._bundle(
                     scratch, arch, f"{self.recipe.name}-{folder.name}", runtimes, export.precisions,
-                    chain.truth.metrics, chain.recorded(), kept,
+                    chain.truth.metrics, chain.recorded(), kept, before,
                 ),
             )  # fmt: skip
             rows = chain.pytorch_rows(self.supernet, arch, (folder / "subnet.safetensors").stat().st_size)
@@ -312,6 +312,7 @@ class Family:
     def _bundle(
         self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
         metrics: dict[str, float], calls: Any = (), kept: Mapping[str, frozenset[str]] | None = None,
+        before: Bundle | None = None,
     ) -> Bundle:  # fmt: skip
         program, costs = self._built(arch)[0], self.exact(arch)
         data = self.run.info.get("data", {})
@@ -319,7 +320,7 @@ class Family:
             folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
             metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},
             task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
-            delegated=self.recipe.export.delegated, kept=kept,
+            delegated=self.recipe.export.delegated, kept=kept, before=before,
         )  # fmt: skip
 
 
