@@ -8,7 +8,7 @@ from toy_task import Net, ToyData, ToyModel, ToyTask
 
 from todm import SearchSpace, activate
 from todm.distill import divergence
-from todm.sandwich import accumulate_gradients, sandwich
+from todm.sandwich import accumulate_gradients, in_turn, sandwich
 from todm.task import LossOutput
 
 
@@ -113,3 +113,11 @@ def test_another_teacher_is_imitated_in_place_of_the_largest_net(task, model):
     log = accumulate_gradients(model, task.loss, batch, archs, apart, 1.0, own)
     assert log["divergence"] == pytest.approx(0, abs=1e-6)
     assert accumulate_gradients(model, task.loss, batch, archs, apart, 1.0)["divergence"] > 1e-4
+
+
+def test_students_take_turns(model):
+    archs = sandwich(SearchSpace.of(model), random.Random(0), 2)
+    turns = [list(in_turn(archs, 1, update)) for update in range(4)]
+    assert turns == [["largest", name] for name in ("smallest", "random_0", "random_1", "smallest")]
+    assert list(in_turn(archs, 2, 1)) == ["largest", "smallest", "random_1"]
+    assert in_turn(archs, 3, 5) == in_turn(archs, 7, 0) == archs

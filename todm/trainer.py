@@ -24,7 +24,7 @@ from todm.errors import TodmError
 from todm.journal import Journal
 from todm.optim.make import make_optimizer, make_schedule, step
 from todm.recipe import Training
-from todm.sandwich import accumulate_gradients, sandwich
+from todm.sandwich import accumulate_gradients, in_turn, sandwich
 from todm.space import Arch, SearchSpace, activate
 from todm.task import LossOutput, Task
 
@@ -181,7 +181,8 @@ class Trainer:
             return {"alone": self.alone}
         if config.nets == "random":
             return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
-        return sandwich(space, rng, config.random_nets)
+        archs = sandwich(space, rng, config.random_nets)
+        return archs if config.students is None else in_turn(archs, config.students, self.update)
 
     def evaluated(self) -> dict[str, Arch]:
         """The architectures that are evaluated: the net trained alone, else the ends of the family."""
