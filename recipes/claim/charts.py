@@ -1,6 +1,9 @@
-"""Pictures of the claim: error against size for both families, and what each side cost."""
+"""Pictures of the claim: error against size, what each side cost, the front, the ablation."""
 
+import csv
 from io import StringIO
+from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -36,6 +39,43 @@ def costs(claim: dict[str, Any]) -> str:
     axes.invert_yaxis()
     axes.set(xlabel="seconds in the training loop, one core")
     axes.margins(x=0.12)
+    return _svg(figure)
+
+
+def front(path: Path) -> str:
+    """Test error against parameters of all architectures in front.csv, those of the found front joined, as SVG."""
+    with open(path, encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = [row for row in rows if row["on_front"] == "True"]
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    points = [(float(row["params"]) / 1e3, float(row["wer_test"])) for row in rows]
+    axes.scatter(*zip(*points, strict=True), color="#8b929a", s=14, label="measured")
+    joined = [(float(row["params"]) / 1e3, float(row["wer_test"])) for row in found]
+    axes.plot(*zip(*joined, strict=True), color=SUBNET, marker="o", label="found by search on the dev set")
+    axes.set(xscale="log", xlabel="parameters, thousands", ylabel="word error rate on the test set, %")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
+def ablation(path: Path) -> str:
+    """Differences from the first row of a comparison's results.csv, seed by seed, for each net, as SVG."""
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = list(dict.fromkeys(line["row"] for line in lines))
+    wer = {(line["row"], line["net"], line["seed"]): float(line["wer"]) for line in lines}
+    figure = Figure(figsize=(6.4, 0.8 + 0.32 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for net, colour, shift in (("largest", ALONE, -0.15), ("smallest", SUBNET, 0.15)):
+        for place, name in enumerate(names[1:]):
+            apart = [v - wer[names[0], net, key[2]] for key, v in wer.items() if key[:2] == (name, net)]
+            axes.plot(apart, [place + shift] * len(apart), ".", color=colour, alpha=0.5)
+            axes.plot([mean(apart)], [place + shift], "o", color=colour, label=None if place else f"{net} net")
+    axes.axvline(0, color="#8b929a", linewidth=1)
+    axes.set_yticks(range(len(names) - 1), names[1:])
+    axes.invert_yaxis()
+    axes.set(xlabel=f"word error rate above “{names[0]}”, points")
+    axes.legend(frameon=False)
     return _svg(figure)
 
 

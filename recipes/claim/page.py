@@ -1,0 +1,97 @@
+"""RESULTS.md and its pictures from the folders of the benchmark and its ablation.
+
+python -m todm.recipes.claim.page RUN [ABLATION] --out RESULTS.md
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from todm.files import atomic_write, read_json
+from todm.recipes.claim import charts
+from todm.recipes.claim.results import SUPERNET, TRAININGS, as_markdown, summary
+
+PICTURES = "docs/claim"
+
+INTRODUCTION = """# Results
+
+The promise of TODM is that the subnets of one supernet are as good as the same nets trained alone, for about the cost
+of one training. This page holds what was measured here. It is written by
+
+    todm run claim --out {run}
+    python -m todm.recipes.claim.front {run}
+    todm compare claim --out {ablation}
+    python -m todm.recipes.claim.page {run} {ablation} --out RESULTS.md
+
+Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
+other speakers, 5 to 15 dB below. {cpu}, one thread a training, {created}.
+
+## Subnets against nets trained alone
+
+Both sides: {updates} updates on the same batches; learning rate from the same grid, chosen on the dev set with the
+first seed.
+
+{table}
+![error against parameters](docs/claim/error.svg) ![seconds](docs/claim/cost.svg)
+"""
+
+FRONT = """
+## Subnets that were never sampled much
+
+{architectures} architectures of the first seed's supernet on the test set, {sampled} of them spread over the space and
+{front} on the front that search found with the dev set alone. Spearman's rank correlation between the dev error that
+search goes by and the test error, over the spread: {rank_correlation:.3f}. The found front lies {above_best:.1f} %
+above the best test error of any net measured that is not larger, on average over its nets
+(at most {above_best_most:.1f} %).
+
+![dev and test error of all architectures](docs/claim/front.svg)
+"""
+
+ABLATION = """
+## What each part brings
+
+Word error rate in percent on the test set of the largest and the smallest subnet: mean ± standard deviation over seeds;
+difference from the first row seed by seed ± half of its 95 % interval (Student's t).
+
+{table}"""
+
+
+def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
+    """Write the page and, beside it, docs/claim/*.svg.
+
+    Raises:
+        TodmError: a folder lacks what the page tells of.
+    """
+    sizes = [row["size"] for row in read_json(run / "claim.json")["rows"]]
+    claim = summary(run, sizes)
+    first = min((run / TRAININGS / SUPERNET).glob("lr*/seed*"))
+    info: dict[str, Any] = read_json(first / "run.json")
+    page = INTRODUCTION.format(
+        run="runs/claim", ablation="runs/claim-ablation", cpu=info["machine"]["cpu"], created=info["created"][:10],
+        updates=len((first / "log.jsonl").read_text(encoding="utf-8").splitlines()), table=as_markdown(claim),
+    )  # fmt: skip
+    pictures = {"error": charts.errors(claim), "cost": charts.costs(claim)}
+    if (run / "front.json").exists():
+        page += FRONT.format(**read_json(run / "front.json"))
+        pictures["front"] = charts.front(run / "front.csv")
+    if ablation is not None:
+        page += ABLATION.format(table=(ablation / "table.md").read_text(encoding="utf-8"))
+        pictures["ablation"] = charts.ablation(ablation / "results.csv")
+        page += "\n![differences from the first row](docs/claim/ablation.svg)\n"
+    for name, picture in pictures.items():
+        atomic_write(out.parent / PICTURES / f"{name}.svg", picture)
+    return atomic_write(out, page)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="folder of `todm run claim`")
+    parser.add_argument("ablation", type=Path, nargs="?", help="folder of `todm compare claim`")
+    parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="the page")
+    asked = parser.parse_args()
+    print(write_page(asked.run, asked.ablation, asked.out))
+
+
+if __name__ == "__main__":
+    main()
