@@ -1,0 +1,131 @@
+"""Where the time of a training step goes, part by part, and what a whole family costs beside its largest net alone.
+
+    python -m bench.step [RECIPE]       digits by default
+
+Each part is run forward and backward by itself on the same batches, for the ends of the family; then whole updates of
+each stage of training, for the supernet and for the largest net alone, weighted by the recipe's own schedule. Times
+are CPU milliseconds of one thread, medians over batches, all in one process.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from todm.recipe import load_recipe
+from todm.run import Run
+from todm.space import activate
+from todm.speech.batches import Batch
+from todm.speech.collapse import collapse
+from todm.speech.encoder import SUBSAMPLING, subsampled, with_previous
+from todm.speech.lattice import lattice_loss
+from todm.speech.transducer import BLANK, Transducer
+from todm.trainer import Trainer
+
+BATCHES = 20
+FIRST = 300
+"""Batch to begin with, past the short ones of the start."""
+
+
+def timed(work: Callable[[], object]) -> float:
+    """CPU milliseconds of one call."""
+    start = time.process_time()
+    work()
+    return 1000 * (time.process_time() - start)
+
+
+def parts(model: Transducer, batch: Batch) -> dict[str, float]:
+    """Milliseconds of each part of a step with the net that is active, forward and backward."""
+    encoder, tokens, lengths = model.encoder, batch.tokens, subsampled(batch.feature_lengths)
+    counts = batch.token_lengths
+    found: dict[str, float] = {}
+
+    def part(name: str, forward: Callable[[], Tensor]) -> Tensor:
+        out: list[Tensor] = []
+
+        def both() -> None:
+            with torch.autocast("cpu", torch.bfloat16):
+                out.append(forward())
+            out[0].float().sum().backward()
+
+        found[name] = timed(both)
+        return out[0].detach().float().requires_grad_()
+
+    def front() -> Tensor:
+        x = (batch.features - encoder.feature_mean) * encoder.feature_scale
+        x = F.pad(x, (0, 0, 0, -x.shape[1] % SUBSAMPLING))
+        x = F.silu(encoder.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
+        return F.silu(encoder.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
+
+    def blocks(x: Tensor) -> Tensor:
+        for block in encoder.blocks:
+            x = block(x)
+        return encoder.project(encoder.norm(x))
+
+    def transducer(logits: Tensor) -> Tensor:
+        return lattice_loss(collapse(logits, tokens, counts, BLANK), lengths, counts)[0]
+
+    def ctc(encoded: Tensor) -> Tensor:
+        log_probs = model.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
+        return F.ctc_loss(log_probs, tokens, lengths, counts, BLANK, "sum", zero_infinity=True)
+
+    x = part("encoder: subsampling", front)
+    encoded = part("encoder: blocks", lambda: blocks(x))
+    logits = part("predictor and joiner", lambda: model.lattice(encoded, tokens))
+    part("transducer loss", lambda: transducer(logits))
+    part("CTC loss", lambda: ctc(encoded))
+    return found
+
+
+def updates(trainer: Trainer, first: int, batches: list[Batch]) -> float:
+    """Milliseconds of an update, as the trainer does it from update `first` on."""
+    trainer.update = first
+    return median(timed(partial(trainer._step, batch)) for batch in batches)
+
+
+def profile(recipe: str) -> dict[str, dict[str, float]]:
+    """Milliseconds of each part by net, and of a whole update of each stage of training, for both sides."""
+    loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
+    largest = {"nets": "alone", "arch": "largest"}
+    with TemporaryDirectory() as scratch:
+        task = Run(Path(scratch), loaded, home).task()
+        sides = {
+            name: Trainer(task, replace(loaded.training, **changes), Path(scratch), loaded.seed, loaded.dropout)
+            for name, changes in (("supernet", {}), ("largest alone", largest))
+        }
+        stream, batches = task.train_batches(FIRST), []
+        table = {"data": {"batch": median(timed(lambda: batches.append(next(stream))) for _ in range(BATCHES))}}
+        trainer = sides["supernet"]
+        nets = {"largest": trainer.space.largest(), "smallest": trainer.space.smallest()}
+        for name, arch in nets.items():
+            activate(trainer.model, arch)
+            rows = [parts(trainer.model.train(), batch) for batch in batches]
+            table[name] = {key: median(row[key] for row in rows) for key in rows[0]}
+        for name, trainer in sides.items():
+            growing = updates(trainer, 1, batches)
+            whole = updates(trainer, trainer.config.updates - BATCHES, batches)
+            growth = trainer.config.growth
+            mean = growth * growing + (1 - growth) * whole
+            table[name] = {"update, growing": growing, "update, whole": whole, "mean update": mean}
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    table = profile(sys.argv[1] if sys.argv[1:] else "digits")
+    for name, row in table.items():
+        print(f"{name:<16}" + "  ".join(f"{key} {value:.1f} ms" for key, value in row.items()))
+    ratio = table["supernet"]["mean update"] / table["largest alone"]["mean update"]
+    print(f"the family costs {ratio:.2f} times its largest net alone")
+
+
+if __name__ == "__main__":
+    main()
