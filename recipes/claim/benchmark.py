@@ -5,8 +5,8 @@ first seed, from the same grid. Each training is a run folder, RUN/trainings/SID
 got wrong in mistakes.json: a benchmark that was killed goes on where it was.
 """
 
-import json
 from dataclasses import asdict
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from todm.family import Family
 from todm.files import write_json
 from todm.recipe import STRICT, Count, Positive, build, load_recipe, merged, read_yaml
-from todm.recipes.claim.results import MISTAKES, SUPERNET, TRAININGS, chosen_rate, write_results
+from todm.recipes.claim.results import MISTAKES, SUPERNET, TRAININGS, chosen_rate, read_log, write_results
 from todm.recipes.claim.task import ClaimTask
 from todm.run import Run
 from todm.space import Arch, activate
@@ -82,16 +82,11 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
         activate(family.supernet, plan.arch(size))
         mistakes = {split: asdict(family.task.mistakes(family.supernet, split)) for split in ("dev", "test")}
         nets[size] = {"params": family.exact(plan.arch(size))["params"], **mistakes}
-    write_json(run / MISTAKES, {"nets": nets, **effort(run, family.task)})
+    write_json(run / MISTAKES, {"nets": nets, "audio_hours": audio_hours(run, family.task)})
 
 
-def effort(run: Path, task: ClaimTask) -> dict[str, float]:
-    """Seconds of training without those of waiting for data, and audio-hours that went through a net."""
-    rows = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    seconds = before = audio = 0.0
-    for row, heard in zip(rows, task.seconds_of(len(rows)), strict=True):
-        busy = row["seconds"] * (1 - row["waiting"])
-        seconds += busy if busy < before else busy - before  # it starts anew where a run was resumed
-        before = busy
-        audio += heard * sum(name.startswith("loss_") for name in row)
-    return {"seconds": round(seconds, 1), "audio_hours": round(audio / 3600, 3)}
+def audio_hours(run: Path, task: ClaimTask) -> float:
+    """Hours of audio that went through a net."""
+    rows = read_log(run)
+    nets = (sum(name.startswith("loss_") for name in row) for row in rows)
+    return round(sum(map(mul, nets, task.seconds_of(len(rows)))) / 3600, 3)

@@ -1,5 +1,6 @@
 """The tables and pictures of the claim, from the files of a benchmark's folder."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ class Side:
     words: np.ndarray
     """(utterances,)"""
     seconds: float
-    """In the training loop, mean over seeds."""
+    """Of training, mean over seeds."""
     audio_hours: float
     """Through a net, one training."""
 
@@ -48,17 +49,35 @@ def chosen_rate(folder: Path) -> float:
     return min(errors, key=lambda rate: errors[rate])
 
 
+def read_log(run: Path) -> list[dict[str, Any]]:
+    """What a run logged of each update."""
+    return [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def busy_seconds(log: Sequence[dict[str, Any]]) -> float:
+    """Seconds of training without those of waiting for data, over all sessions of a run.
+
+    An update that took longer than 20 times the median counts as the median: an evaluation, or the machine slept.
+    """
+    clock = np.array([row["seconds"] * (1 - row["waiting"]) for row in log])
+    spent = np.diff(clock, prepend=0.0)
+    spent = np.where(spent < 0, clock, spent)  # the clock starts anew where a run was resumed
+    median = np.median(spent)
+    return float(np.where(spent > 20 * median, median, spent).sum())
+
+
 def read_side(folder: Path) -> Side:
     """The trainings of a side at its chosen learning rate."""
     rate = chosen_rate(folder)
     runs = [read_json(path) for path in sorted(folder.glob(f"lr{rate:g}/seed*/{MISTAKES}"))]
+    logs = [read_log(path.parent) for path in sorted(folder.glob(f"lr{rate:g}/seed*/{MISTAKES}"))]
     nets = list(runs[0]["nets"])
     return Side(
         rate,
         {net: np.array([run["nets"][net]["test"]["errors"] for run in runs], float) for net in nets},
         {net: int(runs[0]["nets"][net]["params"]) for net in nets},
         np.array(runs[0]["nets"][nets[0]]["test"]["words"]),
-        mean(run["seconds"] for run in runs),
+        mean(map(busy_seconds, logs)),
         runs[0]["audio_hours"],
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from todm.recipes.claim.bootstrap import Bootstrap
+from todm.recipes.claim.results import busy_seconds
 
 
 def test_interval_of_one_seed_is_that_of_a_mean() -> None:
@@ -42,6 +43,15 @@ def test_seeds_widen_the_interval() -> None:
     draws = Bootstrap(words, 4)
     assert draws.rate(alike).high == pytest.approx(20)
     assert draws.rate(unlike).high - draws.rate(unlike).low > 15
+
+
+def test_pauses_and_waiting_are_not_training() -> None:
+    log = [{"seconds": 0.1 * n, "waiting": 0.5} for n in range(1, 11)]
+    assert busy_seconds(log) == pytest.approx(0.5)
+    slept = [*log, *({"seconds": 601.0 + 0.1 * n, "waiting": 0.0} for n in range(10))]
+    assert busy_seconds(slept) == pytest.approx(0.5 + 0.05 + 0.9, abs=0.06)
+    resumed = [*log, *({"seconds": 0.1 * n, "waiting": 0.5} for n in range(1, 4))]
+    assert busy_seconds(resumed) == pytest.approx(0.65)
 
 
 def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
