@@ -46,14 +46,13 @@ def front(path: Path) -> str:
     """Test error against parameters of all architectures in front.csv, those of the found front joined, as SVG."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    found = [row for row in rows if row["on_front"] == "True"]
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    points = [(float(row["params"]) / 1e3, float(row["wer_test"])) for row in rows]
-    axes.scatter(*zip(*points, strict=True), color="#8b929a", s=14, label="measured")
-    joined = [(float(row["params"]) / 1e3, float(row["wer_test"])) for row in found]
-    axes.plot(*zip(*joined, strict=True), color=SUBNET, marker="o", label="found by search on the dev set")
-    axes.set(xscale="log", xlabel="parameters, thousands", ylabel="word error rate on the test set, %")
+    places = [[float(row[key]) for row in rows] for key in ("params", "wer_test")]
+    axes.plot(*places, ".", color="#8b929a", label="measured")
+    joined = [[float(row[key]) for row in rows if row["on_front"] == "True"] for key in ("params", "wer_test")]
+    axes.plot(*joined, color=SUBNET, marker="o", label="found by search on the dev set")
+    axes.set(xscale="log", xlabel="parameters", ylabel="word error rate on the test set, %")
     axes.legend(frameon=False)
     return _svg(figure)
 
