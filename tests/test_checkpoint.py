@@ -67,6 +67,7 @@ def test_any_nested_state_comes_back(tmp_path, state):
 
 def test_the_two_newest_stay(tmp_path):
     (tmp_path / "update-best.safetensors").write_text("not one of ours")
+    (tmp_path / ".update-0000001.safetensors.123.part").write_text("what a killed process had half writ")
     for update in (1, 20, 3, 100):
         save_checkpoint(tmp_path, update, {"update": update})
     assert [path.name for path in list_checkpoints(tmp_path)] == [
@@ -74,7 +75,7 @@ def test_the_two_newest_stay(tmp_path):
     ]  # fmt: skip
     assert newest_checkpoint(tmp_path) == ({"update": 100}, [])
     assert (tmp_path / "update-best.safetensors").exists()
-    assert len(list(tmp_path.iterdir())) == 3  # and no temporary file
+    assert len(list(tmp_path.iterdir())) == 3  # and no half of one
 
 
 def test_a_damaged_newest_gives_way_to_the_one_before(tmp_path):

@@ -66,8 +66,8 @@ def test_two_processes_with_parts_of_each_batch_train_what_one_does(tmp_path):
 
 def test_one_of_two_processes_is_killed_and_training_goes_on(tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
-    out = tmp_path / "run"
-    command = torchrun("-m", "todm", "train", str(tmp_path / "recipe.yaml"), "--out", str(out), "--resume", "auto")
+    out, train = tmp_path / "run", ["-m", "todm", "train", str(tmp_path / "recipe.yaml"), "--resume", "auto", "--out"]
+    command = torchrun(*train, str(out))
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list_checkpoints(out / "checkpoints")) < 2 and process.poll() is None:
         time.sleep(0.02)
@@ -81,3 +81,6 @@ def test_one_of_two_processes_is_killed_and_training_goes_on(tmp_path):
     assert newest_checkpoint(out / "checkpoints")[0]["update"] == 400
     rows = [row["update"] for row in log_of(out)]
     assert rows == list(range(1, 401))
+    subprocess.run(torchrun(*train, str(tmp_path / "whole")), check=True, capture_output=True)
+    whole = weights(tmp_path / "whole")
+    assert all(torch.equal(value, whole[key]) for key, value in weights(out).items())

@@ -65,6 +65,7 @@ def differences(whole: Path, killed: Path) -> list[str]:
     bundles = list(killed.glob("subnets/*/bundle"))
     for bundle in bundles:
         load_bundle(bundle)
+    wrong += [f"left behind: {path}" for path in (killed / "checkpoints").glob(".*")]
     return wrong + ([] if len(bundles) >= 2 and (killed / "report.html").exists() else ["the family is not whole"])
 
 

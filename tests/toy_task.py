@@ -4,11 +4,13 @@ import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from todm import Choice
 from todm.distributed import WHOLE, Shard
@@ -29,6 +31,8 @@ class ToyData:
     """Whether the batches differ in size."""
     interrupt: int = -1
     """Update before whose batch the process interrupts itself, as Ctrl-C would."""
+    workers: int = 0
+    """Processes that prepare batches ahead."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,15 @@ class ToyTask:
         return Net(self.model)
 
     def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[tuple[Tensor, Tensor]]:
+        if self.data.workers:
+            order, generator = count(start), torch.Generator()  # of its own: training's is left alone
+            return iter(DataLoader(self, None, sampler=order, num_workers=self.data.workers, generator=generator))
+        return self._batches(start, shard)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return points(1000 * self.seed + index, self.data.batch)
+
+    def _batches(self, start: int, shard: Shard) -> Iterator[tuple[Tensor, Tensor]]:
         index = start
         while True:
             if index == self.data.interrupt:

@@ -52,7 +52,8 @@ def save_checkpoint(folder: Path, update: int, state: dict[str, Any]) -> Path:
     # Views of one storage (stacked optimiser state) are written one by one.
     tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     path = atomic_write(folder / f"update-{update:07d}.safetensors", save(tensors, {"structure": structure}))
-    for old in list_checkpoints(folder)[:-KEEP]:
+    killed = folder.glob(".update-*.part")  # what a process that was killed had half written
+    for old in (*list_checkpoints(folder)[:-KEEP], *killed):
         old.unlink()
     return path
 

@@ -108,4 +108,12 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        from todm.files import FULL, remedy
+
+        if error.errno not in FULL:
+            raise
+        where = f"cannot write {error.filename}: " if error.filename else ""
+        print(f"todm: {where}{error.strerror}; {remedy(error)}", file=sys.stderr)
+        return 2
     return 0

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import cache
 from multiprocessing import get_context
@@ -40,7 +41,7 @@ from todm.search.cost import CostModel
 from todm.search.evolve import evolve
 from todm.search.front import Candidate, write_front
 from todm.search.predictor import Predictor
-from todm.search.spread import spread
+from todm.search.spread import arch_key, spread
 from todm.space import Arch, SearchSpace, activate
 from todm.subnet import extract
 
@@ -195,8 +196,11 @@ class Family:
         The sizes are evenly spaced on a logarithmic scale of parameters.
         """
         found = self.candidates(Budget({}), trials)
-        ends = [self.space.canonical(arch) for arch in (self.space.smallest(), self.space.largest())]
-        chosen = [candidate for candidate in found if candidate.arch in ends]
+        known, chosen = {arch_key(candidate.arch): candidate for candidate in found}, []
+        for arch in map(self.space.canonical, (self.space.smallest(), self.space.largest())):
+            # A worker that is still at it, or was killed at it, keeps an end from the search.
+            end = known.get(arch_key(arch)) or Candidate(arch, self.error(arch), self.exact(arch))
+            chosen.append(end)
         low, high = sorted(math.log(end.costs["params"]) for end in chosen)
         step = (high - low) / (self.recipe.search.family - 1)
         for rung in range(1, self.recipe.search.family - 1):
@@ -249,7 +253,12 @@ class Family:
         workers = min(len(jobs), os.cpu_count() or 1, 4)
         if workers > 1:
             with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
+                try:
+                    list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
+                except BrokenProcessPool as error:
+                    raise TodmError(
+                        "a process that exports has died (is there memory enough?); type the command again"
+                    ) from error
         else:
             for folder in folders:
                 self.prove(folder, runtimes)

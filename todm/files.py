@@ -1,6 +1,7 @@
 """Files that are either whole or not there: written under a temporary name, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -8,6 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from todm.errors import TodmError
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of the system that more room mends."""
+
+
+def remedy(error: OSError) -> str:
+    """What to do about a file that cannot be written."""
+    if error.errno in FULL:
+        return "make room, then type the command again (`todm train` with --resume auto)"
+    return "choose another folder with --out"
 
 
 def atomic_write(path: Path | str, content: bytes | str) -> Path:
@@ -29,7 +40,7 @@ def atomic_write(path: Path | str, content: bytes | str) -> Path:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise TodmError(f"cannot write {path}: {error.strerror}; choose another folder with --out") from error
+        raise TodmError(f"cannot write {path}: {error.strerror}; {remedy(error)}") from error
     return path
 
 

@@ -96,6 +96,14 @@ class Trainer:
                 self._save()
                 print(f"\nstopped at update {self.update}; go on with --resume auto", file=sys.stderr)
                 raise
+            except RuntimeError as error:
+                # In the middle of an update, for all we know: torch raises it where the signal finds it.
+                if not str(error).startswith("DataLoader worker (pid"):
+                    raise
+                raise TodmError(
+                    f"a process that prepares batches has died, after update {self.update} (is there memory enough?); "
+                    "go on with --resume auto"
+                ) from error
         return self.average.module
 
     def _loop(self, journal: Journal | None) -> None:

@@ -218,7 +218,8 @@ def _database(path: Path | str) -> Iterator[optuna.storages.RDBStorage]:
         reason: BaseException = error
         while reason.__cause__:
             reason = reason.__cause__
-        raise TodmError(f"cannot use {path}: {reason}; make it writable or delete it") from error
+        mend = "make room, then search again" if "full" in str(reason) else "make it writable or delete it"
+        raise TodmError(f"cannot use {path}: {reason}; {mend}") from error
     finally:
         if storage is not None:
             storage.remove_session()
