@@ -11,6 +11,7 @@ from todm import SearchSpace, activate, dropout, extract
 from todm.recipes.simcse_sts.losses import cosine_loss, rank_correlation, simcse_loss
 from todm.recipes.simcse_sts.sentences import STSB
 from todm.recipes.simcse_sts.task import Batch, Encoder, SentenceData, SimCSETask
+from todm.recipes.simcse_sts.weigh import main, turned
 from todm.recipes.transformer import TransformerConfig
 
 GOLDEN = Path(__file__).parents[1] / "data" / "simcse.npz"
@@ -100,6 +101,18 @@ def test_one_mask_makes_the_two_views_the_same(task):
     before = torch.rand(1)
     similarity(batch)
     assert torch.rand(1) != before
+
+
+def test_how_far_a_missing_subword_turns_an_embedding(capsys):
+    weights = torch.tensor([0.0, 1.0, 2.0, 3.0, 0.5, 1.5, 2.5, 4.0])
+    directions = torch.diag(weights)
+    rows = torch.tensor([[1, 2, 3, 4, 5, 6, 0], [1, 2, 3, 0, 0, 0, 0]])  # the second one is too short
+    turns, symbols = turned(lambda rows: directions[rows].sum(1), rows)
+    assert symbols.tolist() == [1, 2, 3, 4, 5, 6]
+    whole = (weights[1:7] ** 2).sum()
+    assert torch.allclose(turns, 1 - (1 - weights[symbols] ** 2 / whole).sqrt(), atol=1e-6)
+    assert main(["nowhere", "tier 1: none"]) == 2
+    assert "nowhere holds no row 'tier 1: none'" in capsys.readouterr().err
 
 
 def test_a_perfect_encoder_lacks_nothing(task):
