@@ -22,7 +22,7 @@ from todm.errors import TodmError
 from todm.export import Bundle, Device, find_backend, find_device, load_bundle, measure, onnxruntime_web, write_bundle
 from todm.program import Method, Program
 from todm.speech.encoder import EncoderConfig
-from todm.speech.features import SAMPLE_RATE, fbank, load_audio, mono_16k
+from todm.speech.features import LOG_EPSILON, SAMPLE_RATE, fbank, load_audio, mono_16k
 from todm.speech.program import transducer_program
 from todm.speech.recogniser import recogniser_of
 from todm.speech.tokens import Tokens
@@ -135,10 +135,11 @@ def test_features_are_those_of_python(page: Any, piece: int) -> None:
         signal = signal.astype(np.float32)
         expected, exact = fbank(signal).numpy(), derived(signal)
         assert len(frames) == expected.size
-        # The page computes in double precision, Python's runtime in single: what they differ by is its rounding.
-        frames = np.reshape(frames, expected.shape)
+        # The page computes in double precision, Python's runtime in single: bins that are fainter than what that rounds
+        # off the loudest one of their frame are noise there.
+        frames, audible = np.reshape(frames, expected.shape), exact > exact.max(1, keepdims=True) + LOG_EPSILON
         assert np.abs(frames - exact).max() < 1e-5
-        assert np.abs(frames - expected).max() < 1e-3
+        assert np.abs(frames - expected)[audible].max() < 1e-3
 
 
 @pytest.mark.parametrize("rate", [8_000, 11_025, 44_100, 48_000])
