@@ -30,6 +30,8 @@ class Backend(Protocol):
     """One runtime. It keeps no state: `export` and `load` meet in the files alone."""
 
     name: str
+    apart: bool
+    """Whether every variant has files of its own, so that one can be exported, and measured, without the others."""
 
     def export(
         self, program: "Program", folder: Path, precision: Precision, calibration: "Sequence[Call]" = ()

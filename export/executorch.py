@@ -29,6 +29,7 @@ class ExecuTorch:
     """`executorch/model.pte` and `executorch/model.int8.pte`."""
 
     name = "executorch"
+    apart = False
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()

@@ -28,6 +28,7 @@ class Onnx:
     """`onnx/<variant>/<file>.onnx`, and `<file>.int8.onnx` for the methods that int8 applies to."""
 
     name = "onnx"
+    apart = True
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()

@@ -22,6 +22,7 @@ from tqdm import tqdm
 from todm.checkpoint import fingerprint, newest_checkpoint
 from todm.dropout import install
 from todm.errors import TodmError
+from todm.export.backend import find_backend
 from todm.export.bench import BENCH_KEYS, measure
 from todm.export.browser import NoBrowser
 from todm.export.bundle import Bundle, load_bundle, publish, write_bundle
@@ -107,12 +108,18 @@ class Family:
             scratch = self.run.path / "search" / ".candidate"
             rows = []
             for arch in tqdm(spread(self.space, self.recipe.search.measured, self.recipe.seed), "measuring candidates"):
-                bundle = self._bundle(scratch, arch, "candidate", [self.device.runtime], [self.device.precision], {})
-                rows.append([arch, measure(bundle, self.device)])
+                rows.append([arch, measure(self._candidate(scratch, arch), self.device)])
             shutil.rmtree(scratch)
             known = {"study": self.study, "rows": rows}
             write_json(path, known)
         return [(arch, row) for arch, row in known["rows"]]
+
+    def _candidate(self, folder: Path, arch: Arch) -> Bundle:
+        """The files that a measurement needs: of the default way of use alone, where a runtime keeps ways apart."""
+        program, runtime = self._built(arch)[0], self.device.runtime
+        if program.variants and find_backend(runtime).apart:
+            program = program.only(next(iter(program.variants)))
+        return self._bundle(folder, program, arch, "candidate", [runtime], [self.device.precision], {})
 
     def floor(self) -> dict[str, float]:
         """Measured costs of the smallest subnet: no budget below them can be met. Kept in search/floor.json."""
@@ -304,7 +311,7 @@ class Family:
             bundle = within_loss(
                 chain, runtimes, export.max_wer_loss if {"float", "int8"} <= {*export.precisions} else None,
                 lambda kept, before: self._bundle(
-                    scratch, arch, f"{self.recipe.name}-{folder.name}", runtimes, export.precisions,
+                    scratch, chain.program, arch, f"{self.recipe.name}-{folder.name}", runtimes, export.precisions,
                     chain.truth.metrics, chain.recorded(), kept, before,
                 ),
             )  # fmt: skip
@@ -319,12 +326,11 @@ class Family:
             shutil.rmtree(scratch, ignore_errors=True)
 
     def _bundle(
-        self, folder: Path, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
+        self, folder: Path, program: Program, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
         metrics: dict[str, float], calls: Any = (), kept: Mapping[str, frozenset[str]] | None = None,
         before: Bundle | None = None,
     ) -> Bundle:  # fmt: skip
-        program, costs = self._built(arch)[0], self.exact(arch)
-        data = self.run.info.get("data", {})
+        costs, data = self.exact(arch), self.run.info.get("data", {})
         return write_bundle(
             folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
             metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},

@@ -1,7 +1,7 @@
 """What is exported: named methods with explicit states. The only thing `todm.export` knows of a model."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,10 @@ class Program:
         by_name = {method.name: method for method in self.methods}
         variants = self.variants or {"": tuple(by_name)}
         return {variant: tuple(by_name[name] for name in names) for variant, names in variants.items()}
+
+    def only(self, variant: str) -> "Program":
+        """What one way of use needs of it."""
+        return replace(self, methods=self.ways()[variant], variants={variant: self.variants[variant]})
 
     def state_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the states of the main method, in the order of its inputs."""

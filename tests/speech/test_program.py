@@ -72,6 +72,9 @@ def test_the_program_has_what_sherpa_onnx_reads(task: SpeechTask, trained) -> No
         assert table.startswith("<blk> 0\n")
         assert program.seconds == 0.32
         assert list(program.variants) == ["streaming", "offline"]
+        alone = program.only("offline")
+        assert [method.name for method in alone.methods] == ["encode", "predict", "join"]
+        assert list(alone.ways()) == ["offline"]
         assert whole.calls == 0
 
 
