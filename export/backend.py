@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from todm.export.calibrate import Call
     from todm.program import Methods, Program
 
-Precision = Literal["float", "int8"]
+Precision = Literal["float", "int8", "int4"]
 PRECISIONS: tuple[Precision, ...] = ("float", "int8")
 
 
@@ -30,6 +30,8 @@ class Backend(Protocol):
     """One runtime. It keeps no state: `export` and `load` meet in the files alone."""
 
     name: str
+    precisions: tuple[Precision, ...]
+    """Number formats it writes; a bundle has those of them that are asked for."""
     apart: bool
     """Whether every variant has files of its own, so that one can be exported, and measured, without the others."""
 
@@ -39,7 +41,7 @@ class Backend(Protocol):
         """Write every file this precision needs below `folder`; returns those of each variant that the runtime serves.
 
         The files of one variant stand in one folder, and variants may share a file. A bundle asks for float first
-        and hands the same `folder` for int8, so int8 may share float's files.
+        and hands the same `folder` for the others, which may share float's files.
         `calibration` holds calls on real inputs, for backends whose int8 needs ranges.
         """
 

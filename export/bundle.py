@@ -185,7 +185,8 @@ def write_bundle(
         )
         paths = sorted(path for path in building.rglob("*") if path.is_file())
         bundle.manifest["files"] = {str(path.relative_to(building)): _entry(path) for path in paths}
-        rows = [row for each in backends for precision in precisions for row in bundle.delegation(each.name, precision)]
+        forms = dict.fromkeys((form["runtime"], form["precision"]) for form in bundle.forms())
+        rows = [row for form in forms for row in bundle.delegation(*form)]
         delegation.check(rows, delegated)
         bundle.record(delegated=delegated, delegation=rows)
         if folder.exists():
@@ -208,7 +209,10 @@ def _export(
     kept: "Collection[str]",
     before: Bundle | None,
 ) -> dict[str, Any]:
-    """Every precision of one runtime, its assets beside it. Paths are relative to the bundle."""
+    """Every precision that one runtime has, its assets beside it. Paths are relative to the bundle."""
+    asked, precisions = precisions, [precision for precision in precisions if precision in backend.precisions]
+    if not precisions:
+        raise TodmError(f"{backend.name} writes {', '.join(backend.precisions)}, not {', '.join(asked)}")
     written: dict[Precision, Mapping[str, Sequence[Path]]] = {}
     known = before.manifest["runtimes"].get(backend.name) if before else None
     if before and known:

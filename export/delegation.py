@@ -15,7 +15,7 @@ MATRIX = re.compile(
     r"matmul|gemm|conv(?!ert)|matrix multiply|fully connected|\blinear|\b(?:add|b|badd)?mm\b|attention", re.I
 )
 """Operators that do matrix work, as ONNX Runtime, XNNPACK and ExecuTorch's own kernels name them."""
-INTEGER = re.compile(r"integer|quantize|qlinear|qgemm|\bQ[A-Z]*[48]", re.I)
+INTEGER = re.compile(r"integer|nbits|quantize|qlinear|qgemm|\bQ[A-Z]*[48]", re.I)
 """Of those, the ones that multiply integers."""
 
 

@@ -29,6 +29,7 @@ class ExecuTorch:
     """`executorch/model.pte` and `executorch/model.int8.pte`."""
 
     name = "executorch"
+    precisions: tuple[Precision, ...] = ("float", "int8")
     apart = False
 
     def export(

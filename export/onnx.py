@@ -25,15 +25,16 @@ if TYPE_CHECKING:
 
 
 class Onnx:
-    """`onnx/<variant>/<file>.onnx`, and `<file>.int8.onnx` for the methods that int8 applies to."""
+    """`onnx/<variant>/<file>.onnx`, and `<file>.int8.onnx`, `<file>.int4.onnx` for the methods these apply to."""
 
     name = "onnx"
+    precisions: tuple[Precision, ...] = ("float", "int8", "int4")
     apart = True
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()
     ) -> dict[str, list[Path]]:
-        """Dynamic int8 on MatMul and Gemm finds its ranges at run time, so `calibration` is not used.
+        """Dynamic int8 on MatMul and Gemm, and int4 weights, find ranges at run time: `calibration` is not used.
 
         Raises:
             TodmError: the client that a file's layout is made for would miss a metadata entry.
@@ -49,7 +50,7 @@ class Onnx:
     def load(
         self, folder: Path, precision: Precision, threads: int = 1, methods: Sequence[str] | None = None
     ) -> Methods:
-        """int8 takes the int8 file where there is one, the float file elsewhere."""
+        """int8 and int4 take their files where there are, the float file elsewhere."""
         with quiet():
             return load_onnx(folder, precision, threads, methods)
 
@@ -65,7 +66,7 @@ class Onnx:
 
 def _write(program: Program, method: Method, folder: Path, precision: Precision, written: dict[str, Path]) -> Path:
     """Write a method's file, or copy what another variant has `written` of it."""
-    name = f"{method.file}.int8.onnx" if precision == "int8" and method.quantize else f"{method.file}.onnx"
+    name = f"{method.file}.{precision}.onnx" if precision != "float" and method.quantize else f"{method.file}.onnx"
     if method.name in written:
         return atomic_write(folder / name, written[method.name].read_bytes())
     written[method.name] = _convert(program, method, folder, precision)
@@ -74,7 +75,6 @@ def _write(program: Program, method: Method, folder: Path, precision: Precision,
 
 def _convert(program: Program, method: Method, folder: Path, precision: Precision) -> Path:
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     path = folder / f"{method.file}.onnx"
     if precision == "float" or not path.exists():
@@ -86,16 +86,34 @@ def _convert(program: Program, method: Method, folder: Path, precision: Precisio
     ranks = {weight.name: len(weight.dims) for weight in model.graph.initializer}
     left = {name for name, rank in ranks.items() if rank > 2} | _kept(model, method)
     kept = [node.name for node in model.graph.node if left.intersection(node.input)]
-    kept += [f"{name}_MatMul" for name in kept]  # what the quantiser makes of a Gemm
-    target = folder / f"{method.file}.int8.onnx"
-    temporary = target.with_name(f".{target.name}.part")
-    # Signed weights, one scale a tensor: the quickest variant, and no other is more accurate.
-    options = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
+    target = folder / f"{method.file}.{precision}.onnx"
     with quiet():
-        quantize_dynamic(model, temporary, nodes_to_exclude=kept, **options)
+        model = (_int8 if precision == "int8" else _int4)(model, kept, target.with_name(f".{target.name}.part"))
+    return atomic_write(target, _described(model, program, method))
+
+
+def _int8(model: "ModelProto", kept: list[str], temporary: Path) -> "ModelProto":
+    """Signed weights, one scale a tensor: the quickest variant, and no other is more accurate."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    kept = [*kept, *(f"{name}_MatMul" for name in kept)]  # what the quantiser makes of a Gemm
+    options = {"op_types_to_quantize": ["MatMul", "Gemm"], "weight_type": QuantType.QInt8}
+    quantize_dynamic(model, temporary, nodes_to_exclude=kept, **options)
     model = onnx.load(temporary)
     temporary.unlink()
-    return atomic_write(target, _described(model, program, method))
+    return model
+
+
+def _int4(model: "ModelProto", kept: list[str], temporary: Path) -> "ModelProto":
+    """Weights on 16 levels, one scale for 32 of them; activations in int8, by the range of the call at hand."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(
+        model, bits=4, block_size=32, is_symmetric=True, accuracy_level=4, nodes_to_exclude=kept
+    )
+    quantizer.process()
+    return quantizer.model.model
 
 
 def _kept(model: "ModelProto", method: Method) -> set[str]:

@@ -41,12 +41,12 @@ def _operator(file: str, method: str, op: str, where: str, fast: str, ms: float)
 
 
 def _sessions(folder: Path, precision: str, threads: int, profile: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Name of the method, name of the file and session; int8 files where asked for and present."""
+    """Name of the method, name of the file and session; int8 or int4 files where asked for and present."""
     import onnxruntime
 
-    for stem in sorted({path.name.removesuffix(".onnx").removesuffix(".int8") for path in folder.glob("*.onnx")}):
-        int8 = folder / f"{stem}.int8.onnx"
-        path = int8 if precision == "int8" and int8.exists() else folder / f"{stem}.onnx"
+    for stem in sorted({re.sub(r"(\.int[48])?\.onnx$", "", path.name) for path in folder.glob("*.onnx")}):
+        narrow = folder / f"{stem}.{precision}.onnx"
+        path = narrow if narrow.exists() else folder / f"{stem}.onnx"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -361,7 +361,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--runtime", required=True)
-    parser.add_argument("--precision", default="float", choices=("float", "int8"))
+    parser.add_argument("--precision", default="float", choices=("float", "int8", "int4"))
     for option, default in (("threads", 1), ("cycles", 200), ("paced", 0), ("soak", 0)):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--variant", help="way of using the program, by default its first")

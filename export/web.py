@@ -26,6 +26,7 @@ class Web(Onnx):
     """`web/index.html`, all it needs beside it. `load` runs the same ONNX files in Python."""
 
     name = "web"
+    precisions: tuple[Precision, ...] = ("float", "int8")
 
     def export(
         self, program: Program, folder: Path, precision: Precision, calibration: Sequence[Call] = ()

@@ -39,7 +39,10 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
         ("training: {random_nets: -1}", "training.random_nets: Input should be greater than or equal to 0, got -1"),
         ("seed: -1", "seed: Input should be greater than or equal to 0, got -1"),
         ("training: {divergence: klein}", "training.divergence: Input should be 'none', 'kl' or 'adaptive'"),
-        ("export: {precisions: [float, int4]}", "export.precisions.1: Input should be 'float' or 'int8', got 'int4'"),
+        (
+            "export: {precisions: [float, int3]}",
+            "export.precisions.1: Input should be 'float', 'int8' or 'int4', got 'int3'",
+        ),
         ("training: {nets: alone}", "training: arch and nets: alone belong together"),
         ("training: {weight_decay: 0.1}", "training: weight_decay is for adamw and sgd"),
         (

@@ -136,6 +136,7 @@ CASES = [
     ("run toy.yaml --out other --export.device raspi9", "unknown device 'raspi9'"),
     ("run toy.yaml --out other --export.runtimes [onx]", "unknown runtime 'onx'"),
     ("run toy.yaml --export.precisions [int8]", "device local measures float: add it to export.precisions"),
+    ("run toy.yaml --export.precisions [int4]", "executorch writes float, int8: add one to export.precisions"),
     # a folder that cannot be written (permissions do not stop root: below a file, and in /proc)
     ("train toy.yaml --out good.wav/run", "cannot write good.wav/run"),
     ("train toy.yaml --out good.wav", "cannot write good.wav"),

@@ -275,16 +275,15 @@ class Family:
             bundle = load_bundle(folder / "bundle")
             parity = {row["form"]: row for row in bundle.manifest["parity"]}
             rows = []
-            for runtime in runtimes:
-                for precision in self.recipe.export.precisions:
-                    samples = folder / f"cycles-{runtime}-{precision}.csv"
-                    try:
-                        row = measure(bundle, self.device, runtime, precision, samples)
-                    except NoBrowser as missing:
-                        print(f"todm: {runtime} {precision} is exported, not measured: {missing}", file=sys.stderr)
-                        continue
-                    metric = next(iter(bundle.manifest["metrics"]))
-                    rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
+            metric = next(iter(bundle.manifest["metrics"]))
+            for runtime, precision in dict.fromkeys((form["runtime"], form["precision"]) for form in bundle.forms()):
+                samples = folder / f"cycles-{runtime}-{precision}.csv"
+                try:
+                    row = measure(bundle, self.device, runtime, precision, samples)
+                except NoBrowser as missing:
+                    print(f"todm: {runtime} {precision} is exported, not measured: {missing}", file=sys.stderr)
+                    continue
+                rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
             bundle.record(measurements=[{k: v for k, v in row.items() if k != "subnet"} for row in rows])
             measured += rows
             proven = [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]]

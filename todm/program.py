@@ -34,9 +34,9 @@ class Method:
     metadata: dict[str, str] = field(default_factory=dict)
     """Written into its file, beside the program's, where the format has a place for it."""
     quantize: bool = True
-    """Whether int8 precision applies to it."""
+    """Whether int8 and int4 apply to it."""
     keep: frozenset[str] = frozenset()
-    """Names of linear layers inside `module` that int8 leaves in float all the same."""
+    """Names of linear layers inside `module` that these leave in float all the same."""
     calls: float = 1.0
     """Calls per call of the main method in ordinary use; 0 for one that belongs to another way of using it."""
 

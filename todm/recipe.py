@@ -111,8 +111,8 @@ class Export:
 
     runtimes: list[str] = field(default_factory=lambda: ["onnx", "executorch"])
     """Runtimes to export for."""
-    precisions: list[Literal["float", "int8"]] = field(default_factory=lambda: ["float", "int8"])
-    """Number formats of the weights."""
+    precisions: list[Literal["float", "int8", "int4"]] = field(default_factory=lambda: ["float", "int8"])
+    """Number formats of the weights; int4 where a runtime has it."""
     device: str = "local"
     """Device profile that search and benchmarks measure on."""
     max_difference: Positive | None = 1e-3

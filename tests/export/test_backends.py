@@ -13,7 +13,7 @@ from torch import nn
 from toy import BANDS, FRAMES, HEADS, STATE, WIDTH, Joiner, transcribe
 
 from todm.errors import TodmError
-from todm.export import Bundle, Call, backend, compare, find_backend, record
+from todm.export import Bundle, Call, backend, compare, find_backend, record, write_bundle
 from todm.export.backend import Precision
 from todm.program import Method, Methods, Program, eager
 
@@ -124,6 +124,34 @@ def test_one_method_of_any_model(
     (row,) = compare(image, eager(image), runtime_backend.load(files[0].parent, precision), calls)
     assert row["calls"] == 8
     assert row["max_rel"] < bound
+
+
+def test_int4_weights_are_smaller_still_and_not_far_off(program: Program, calls: list[Call], tmp_path: Path) -> None:
+    """Only the feed-forward of the encoder is worth it; the recurrence, predictor and joiner stay as they are."""
+    onnx_runtime, sizes = find_backend("onnx"), {}
+    for precision in ("float", "int8", "int4"):
+        files = onnx_runtime.export(program, tmp_path, precision, calls)["streaming"]
+        sizes[precision] = files[0].stat().st_size
+        assert [path.name for path in files[1:]] == ["decoder.onnx", "joiner.onnx"]
+    assert files[0].name == "encoder.int4.onnx"
+    kinds = [node.op_type for node in onnx.load(files[0]).graph.node]
+    assert kinds.count("MatMulNBits") == 2
+    assert sizes["int8"] - sizes["int4"] > 0.25 * 2 * 4 * WIDTH * WIDTH  # of a byte a weight, 3/8 are saved
+    encode, predict, join = compare(program, eager(program), onnx_runtime.load(files[0].parent, "int4"), calls)
+    assert 1e-3 < encode["max_rel"] < 0.2
+    assert predict["max_abs"] < 1e-5 > join["max_abs"]
+
+
+def test_a_bundle_has_the_precisions_that_its_runtimes_have(program: Program, tmp_path: Path) -> None:
+    facts = {"name": "n", "arch": {}, "params": 1, "macs": 1, "metrics": {}, "data": {"name": "d", "license": "mit"}}
+    small = replace(program, methods=program.methods[2:], variants={})
+    made = write_bundle(tmp_path / "b", small, runtimes=["onnx", "executorch"], precisions=["float", "int4"], **facts)
+    assert [(form["runtime"], form["precision"]) for form in made.forms()] == [
+        ("onnx", "float"), ("onnx", "int4"), ("executorch", "float")
+    ]  # fmt: skip
+    with pytest.raises(TodmError, match="executorch writes float, int8, not int4"):
+        write_bundle(tmp_path / "c", small, runtimes=["executorch"], precisions=["int4"], **facts)
+    assert not (tmp_path / "c").exists()
 
 
 def test_static_int8_has_its_ranges_from_calibration(program: Program, calls: list[Call], tmp_path: Path) -> None:

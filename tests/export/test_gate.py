@@ -11,7 +11,9 @@ def row(form: str, difference: float = 1e-6, changed: int = 0) -> dict:
 
 
 def test_float_forms_may_differ_by_rounding_and_int8_is_judged_elsewhere() -> None:
-    Gate().check([row("pytorch"), row("onnx float", 9e-4, 3), row("onnx int8", 0.3, 90)], 600)
+    Gate().check(
+        [row("pytorch"), row("onnx float", 9e-4, 3), row("onnx int8", 0.3, 90), row("onnx int4 offline", 0.5, 90)], 600
+    )
     Gate().check([row("onnx float", changed=1)], 20)
     Gate(None, None).check([row("onnx float", 2.0, 600)], 600)
 

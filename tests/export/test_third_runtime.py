@@ -20,6 +20,7 @@ from todm.files import atomic_write
 
 class Pt2:
     name = "pt2"
+    precisions = ("float",)
     apart = True
 
     def export(self, program, folder, precision, calibration=()):

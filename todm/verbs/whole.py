@@ -81,13 +81,15 @@ def _check_export(export: "Export") -> None:
     """Find out before training what would stop the run after it.
 
     Raises:
-        TodmError: a runtime or the device is unknown, a package is missing, or the device's precision is not made.
+        TodmError: a runtime or the device is unknown, a package is missing, or a precision is not made that is needed.
     """
     from todm.export.backend import find_backend
     from todm.export.device import find_device
 
     device = find_device(export.device)
     for runtime in export.runtimes:
-        find_backend(runtime)
+        offered = find_backend(runtime).precisions
+        if not {*offered} & {*export.precisions}:
+            raise TodmError(f"{runtime} writes {', '.join(offered)}: add one to export.precisions")
     if device.precision not in export.precisions:
         raise TodmError(f"device {device.name} measures {device.precision}: add it to export.precisions")
