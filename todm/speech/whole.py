@@ -68,6 +68,8 @@ def filtered(mixer: MultiHeadSSM, x: Tensor, row: Tensor) -> Tensor:
     """A state-space layer, given the `first_row` of its impulse responses: (batch, time, width) -> the same."""
     (batch, time, _), heads, size = x.shape, active(mixer.heads), mixer.head_size
     u = mixer.into(x).reshape(batch, time, heads, size).permute(2, 1, 0, 3).reshape(heads, time, batch * size)
+    # The matrix is made of `x` too: a runtime that may make it at any time would hold those of all layers at once.
+    row = row + 0.0 * x[:1, :1, :1].reshape(1, 1)
     # Pairs of heads gate each other; slices of step 1, because others do not lower to every runtime.
     pairs = torch.bmm(shifted(row), u).reshape(heads // 2, 2, time, batch * size)
     gated = (pairs[:, 0] * torch.sigmoid(pairs[:, 1])).reshape(heads // 2, time, batch, size)
