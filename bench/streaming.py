@@ -32,6 +32,8 @@ CYCLES, PACED, SOAK = 1_000, 1_000, 10_000
 BARS = {"float": 2.0, "int8": 1.0}
 """Most milliseconds of a chunk."""
 HERE = Device(name="here", cycles=CYCLES)
+Rows = dict[tuple[str, str], dict[str, Any]]
+"""What was measured of each runtime and precision, as rows of bench.csv."""
 
 
 def program() -> tuple[Program, int]:
@@ -56,17 +58,19 @@ def bundle_in(folder: Path) -> Bundle:
     )  # fmt: skip
 
 
-def measured(bundle: Bundle) -> dict[tuple[str, str], dict[str, Any]]:
-    """A row for each form: latencies and memory one after another, deadlines side by side, where all mostly sleep."""
-    rows = {form: measure(bundle, HERE, *form, soak=SOAK) for form in FORMS}
+def at_full_speed(bundle: Bundle) -> Rows:
+    """Latencies and memory, one form after another."""
+    return {form: measure(bundle, HERE, *form, soak=SOAK) for form in FORMS}
+
+
+def live(bundle: Bundle) -> Rows:
+    """Deadlines, all forms side by side: at the pace of speech each sleeps nearly all the time."""
     with ThreadPoolExecutor(len(FORMS)) as pool:
-        live = pool.map(lambda form: measure(bundle, replace(HERE, cycles=1), *form, paced=PACED), FORMS)
-        for form, row in zip(FORMS, live, strict=True):
-            rows[form] |= {key: row[key] for key in ("paced_p50_ms", "paced_p99_ms", "deadline_misses")}
-    return rows
+        rows = pool.map(lambda form: measure(bundle, replace(HERE, cycles=1), *form, paced=PACED), FORMS)
+        return dict(zip(FORMS, rows, strict=True))
 
 
-def table(bundle: Bundle, rows: dict[tuple[str, str], dict[str, Any]]) -> str:
+def table(bundle: Bundle, rows: Rows, paced: Rows) -> str:
     """Markdown."""
     lines = [
         f"{bundle.manifest['params'] / 1e6:.2f} M parameters, one thread of {rows[FORMS[0]]['cpu']}, {date.today()}, "
@@ -77,11 +81,13 @@ def table(bundle: Bundle, rows: dict[tuple[str, str], dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for (runtime, precision), row in rows.items():
+        alive = paced[runtime, precision]
         sizes = [bundle.size_bytes(runtime, each, "streaming") for each in (precision, "float")]
         cells = [
             f"{runtime} {precision}", *(f"{row[f'latency_{p}_ms']:.2f}" for p in ("p50", "p90", "p99")),
-            BARS.get(precision, ""), *(f"{row[f'paced_{p}_ms']:.2f}" for p in ("p50", "p99")), row["deadline_misses"],
-            f"{row['memory_growth_bytes'] / 1024:.0f} KiB", f"{sizes[0] / 1e6:.2f}", f"{sizes[0] / sizes[1]:.2f}",
+            BARS.get(precision, ""), *(f"{alive[f'paced_{p}_ms']:.2f}" for p in ("p50", "p99")),
+            alive["deadline_misses"], f"{row['memory_growth_bytes'] / 1024:.0f} KiB",
+            f"{sizes[0] / 1e6:.2f}", f"{sizes[0] / sizes[1]:.2f}",
         ]  # fmt: skip
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
@@ -89,4 +95,4 @@ def table(bundle: Bundle, rows: dict[tuple[str, str], dict[str, Any]]) -> str:
 
 if __name__ == "__main__":
     found = bundle_in(Path(sys.argv[1]))
-    print(table(found, measured(found)))
+    print(table(found, at_full_speed(found), live(found)))
