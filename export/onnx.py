@@ -106,14 +106,14 @@ def _int8(model: "ModelProto", kept: list[str], temporary: Path) -> "ModelProto"
 
 
 def _int4(model: "ModelProto", kept: list[str], temporary: Path) -> "ModelProto":
-    """Weights on 16 levels, one scale for 32 of them; activations in int8, by the range of the call at hand."""
+    """Weights on 16 levels, one scale for 32 of them; activations in int8. A Gemm has no such kernel: it is int8."""
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     quantizer = MatMulNBitsQuantizer(
         model, bits=4, block_size=32, is_symmetric=True, accuracy_level=4, nodes_to_exclude=kept
     )
     quantizer.process()
-    return quantizer.model.model
+    return _int8(quantizer.model.model, kept, temporary)
 
 
 def _kept(model: "ModelProto", method: Method) -> set[str]:
