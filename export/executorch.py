@@ -19,7 +19,7 @@ from torch.fx.traceback import NodeSource
 from todm.errors import TodmError
 from todm.export.backend import Precision, quiet
 from todm.export.calibrate import Call
-from todm.export.quantize import kept_weights
+from todm.export.quantize import kept_weights, with_int8_embeddings
 from todm.export.runner import load_executorch, trace_executorch
 from todm.files import atomic_write
 from todm.program import Method, Methods, Program
@@ -43,8 +43,10 @@ class ExecuTorch:
         with quiet(), torch.no_grad(), _lean():
             exported = {}
             for method in program.methods:
-                exported[method.name] = _exported(method, method.module)
-                if precision == "int8" and method.quantize:
+                narrow = precision == "int8" and method.quantize
+                module = with_int8_embeddings(method.module) if narrow else method.module
+                exported[method.name] = _exported(method, module)
+                if narrow:
                     calls = [inputs for name, inputs in calibration if name == method.name]
                     exported[method.name] = _int8(method, exported[method.name], calls, program.static)
             data = _lowered(exported)

@@ -1,10 +1,13 @@
-"""Which linear layers int8 leaves in float: found from what each costs, until the error rate holds."""
+"""Which linear layers int8 leaves in float, found from what each costs until the error rate holds; int8 embeddings."""
 
+import copy
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from todm.export.calibrate import Call
 from todm.export.parity import compare
@@ -62,3 +65,31 @@ def keeping(program: Program, names: Collection[str]) -> Program:
 def kept_weights(method: Method) -> list[Tensor]:
     """Weights of a method that int8 leaves in float."""
     return [method.module.get_submodule(name).weight for name in sorted(method.keep)]  # type: ignore[misc]
+
+
+class Int8Embedding(nn.Module):
+    """An embedding in int8, one scale a row: for runtimes whose quantisers leave tables in float."""
+
+    table: Tensor
+    scale: Tensor
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        weight = embedding.weight.detach()
+        self.register_buffer("scale", weight.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127)
+        self.register_buffer("table", (weight / self.scale).round().to(torch.int8))
+
+    def forward(self, index: Tensor) -> Tensor:
+        """As the embedding, to half a scale."""
+        return F.embedding(index, self.table).to(self.scale.dtype) * F.embedding(index, self.scale)
+
+
+def with_int8_embeddings(module: nn.Module) -> nn.Module:
+    """A copy in which every embedding is in int8; the module itself where it has none."""
+    names = [name for name, child in module.named_modules() if isinstance(child, nn.Embedding)]
+    if not names:
+        return module
+    changed = copy.deepcopy(module)
+    for name in names:
+        changed.set_submodule(name, Int8Embedding(changed.get_submodule(name)))  # type: ignore[arg-type]
+    return changed

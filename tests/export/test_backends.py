@@ -154,6 +154,21 @@ def test_a_bundle_has_the_precisions_that_its_runtimes_have(program: Program, tm
     assert not (tmp_path / "c").exists()
 
 
+def test_executorch_int8_has_embeddings_of_a_byte(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(400, 32), nn.ReLU(), nn.Linear(32, 8)).eval()
+    whole = Program((Method("forward", "model", net, {"y": torch.tensor([[0, 1]])}, ("z",)),))
+    calls = [("forward", (np.array([[i, 399 - i]]),)) for i in range(0, 400, 7)]
+    sizes = {}
+    for precision in ("float", "int8"):
+        (path,) = find_backend("executorch").export(whole, tmp_path, precision, calls)[""]
+        sizes[precision] = path.stat().st_size
+        (row,) = compare(whole, eager(whole), find_backend("executorch").load(path.parent, precision), calls)
+        assert row["max_rel"] < (1e-5 if precision == "float" else 0.03)
+    assert sizes["float"] - sizes["int8"] > 400 * 32 * 3 - 400 * 4 - 2000  # three of four bytes, less a scale a row
+    assert isinstance(net[0], nn.Embedding)
+
+
 def test_static_int8_has_its_ranges_from_calibration(program: Program, calls: list[Call], tmp_path: Path) -> None:
     static = replace(program, methods=program.methods[:1], variants={}, static=True)
     executorch = find_backend("executorch")

@@ -21,8 +21,8 @@ class Predictor(nn.Module):
 
     def forward(self, symbols: Tensor) -> Tensor:
         present = (symbols >= 0).unsqueeze(-1)
-        embedded = self.embed(symbols.clamp_min(0)) * present.to(self.embed.weight.dtype)
-        return self.project(torch.relu(embedded.flatten(-2)))
+        embedded = self.embed(symbols.clamp_min(0))
+        return self.project(torch.relu((embedded * present.to(embedded.dtype)).flatten(-2)))
 
 
 class Joiner(nn.Module):
