@@ -2,7 +2,7 @@
 
 python -m bench.streaming build/streaming
 
-exports it into that folder, or finds it there, and prints the table of docs/streaming.md: chunks of 320 ms one after
+exports it into that folder, or finds it there, and prints the table of docs/deploy.md: chunks of 320 ms one after
 another, at the pace of a live signal, and ten thousand of them watching the memory. Weights are random: speed is not
 a matter of what they are.
 """
