@@ -38,7 +38,7 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
         ("training: {clipping_scale: 0}", "training.clipping_scale: Input should be greater than 0, got 0"),
         ("training: {random_nets: -1}", "training.random_nets: Input should be greater than or equal to 0, got -1"),
         ("seed: -1", "seed: Input should be greater than or equal to 0, got -1"),
-        ("training: {divergence: klein}", "training.divergence: Input should be 'none', 'kl' or 'adaptive'"),
+        ("training: {divergence: klein}", "training.divergence: Input should be 'none', 'kl', 'adaptive' or 'squared'"),
         (
             "export: {precisions: [float, int3]}",
             "export.precisions.1: Input should be 'float', 'int8' or 'int4', got 'int3'",
