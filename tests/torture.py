@@ -12,9 +12,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
-from todm.checkpoint import newest_checkpoint
+from todm.checkpoint import list_checkpoints, newest_checkpoint
 from todm.export.bundle import load_bundle
 
 RECIPE = f"""
@@ -32,9 +33,17 @@ def command(recipe: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "todm", "run", str(recipe), "--out", str(out)]
 
 
-def torture(folder: Path, kills: int, seed: int) -> list[str]:
-    """Kill a run that many times, then let it end; returns what was wrong with each start."""
-    recipe, rng, wrong = folder / "recipe.yaml", random.Random(seed), []
+def stage(out: Path) -> str:
+    """How far a run has come."""
+    files = list_checkpoints(out / "checkpoints")
+    if not files or files[-1].stem != "update-0000600":
+        return "training" if files else "start"
+    return "export" if (out / "subnets").exists() else "search"
+
+
+def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str]]:
+    """Kill a run that many times, then let it end; what was wrong with each start, and how many kills hit which stage."""
+    recipe, rng, wrong, hit = folder / "recipe.yaml", random.Random(seed), [], Counter()
     recipe.write_text(RECIPE)
     undisturbed = subprocess.Popen(command(recipe, folder / "whole"), stderr=subprocess.PIPE, text=True)
     killed = out = folder / "killed-0"
@@ -50,11 +59,12 @@ def torture(folder: Path, kills: int, seed: int) -> list[str]:
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
+            hit[stage(out)] += 1
     for process in (subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True), undisturbed):
         _, err = process.communicate()
         if process.returncode:
-            return [*wrong, f"the last start ended with {process.returncode}: {err[-500:]}"]
-    return wrong + differences(folder / "whole", killed)
+            return [*wrong, f"the last start ended with {process.returncode}: {err[-500:]}"], hit
+    return wrong + differences(folder / "whole", killed), hit
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
@@ -75,6 +85,8 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        found = torture(Path(place), arguments.kills, arguments.seed)
-    print("\n".join(found) or f"{arguments.kills} kills: all resumed, weights bit-identical, every bundle whole")
+        found, hit = torture(Path(place), arguments.kills, arguments.seed)
+    where = ", ".join(f"{count} in {name}" for name, count in hit.most_common())
+    print(*found, f"{arguments.kills} kills ({where}): ", sep="\n", end="")
+    print(f"{len(found)} failures" if found else "all resumed, weights bit-identical, every bundle whole")
     sys.exit(bool(found))

@@ -5,12 +5,14 @@ import math
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -259,7 +261,7 @@ class Family:
         jobs = [(str(self.run.path), self.profile, str(folder), list(runtimes)) for folder in folders]
         workers = min(len(jobs), os.cpu_count() or 1, 4)
         if workers > 1:
-            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
                 try:
                     list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
                 except BrokenProcessPool as error:
@@ -351,6 +353,18 @@ def read_arch(text: str, space: SearchSpace) -> Arch:
         return space.check(json.loads(content))
     except (ValueError, AttributeError, TypeError) as error:
         raise TodmError(f"--arch {text!r}: {error}; give smallest, largest, or JSON with every choice") from error
+
+
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it is killed: the next start would meet it in the same folders."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _prove(job: tuple[str, str, str, list[str]]) -> None:

@@ -15,9 +15,11 @@ from py_nanotts import NanoTTS
 from todm.checkpoint import list_checkpoints, newest_checkpoint
 from todm.cli import main
 from todm.errors import TodmError
-from todm.optim import ScaledAdam
+from todm.recipe import load_recipe
 from todm.recipes.librispeech.task import LibriSpeechData, LibriSpeechTask
+from todm.run import Run
 from todm.speech.task import TransducerConfig
+from todm.trainer import Trainer
 
 TEXTS = [
     "THE CAT SAT DOWN", "MY DOG RAN HOME", "BLUE BIRDS SING", "RAIN FALLS AT NIGHT", "OPEN THAT DOOR", "CLOSE YOUR BOOK",
@@ -36,7 +38,7 @@ def corpus(tmp_path_factory) -> Path:
         chapter.mkdir(parents=True)
         for number, text in enumerate(TEXTS[speaker // 11 - 1 :: 2]):
             name = f"{speaker}-7-{number:04d}"
-            audio = np.frombuffer(voice.speak(text.lower(), language, 0.8), "<i2")
+            audio = np.frombuffer(voice.speak(text.lower(), language), "<i2")
             audio = np.rint(audio + rng.normal(0, 30, len(audio))).astype(np.int16)  # silence as microphones hear it
             soundfile.write(chapter / f"{name}.flac", audio, 16_000)
             lines.append(f"{name} {text}\n")
@@ -60,30 +62,25 @@ def test_every_stage_runs_goes_on_after_a_kill_and_learns_twenty_utterances(corp
         time.sleep(0.05)
     training.kill()
     training.wait()
-    assert 0 < newest_checkpoint(out / "checkpoints")[0]["update"] < 800
+    assert 0 < newest_checkpoint(out / "checkpoints")[0]["update"] < 600
     assert main(["run", *command]) == 0
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [row["update"] for row in rows] == list(range(1, 801))
-    # 0 to 8 %, and not yet 0 every time: what greedy search loses on a net this overfitted.
-    assert min(net["wer"] for row in rows for net in row.get("dev", {}).values()) < 15
+    assert [row["update"] for row in rows] == list(range(1, 601))
+    assert rows[-1]["dev"] == {"largest": {"wer": 0.0}, "smallest": {"wer": 0.0}}
     assert json.loads((out / "run.json").read_text())["data"]["licence"] == "CC BY 4.0"
     assert len(list(out.glob("subnets/*/bundle/bundle.json"))) == 2
     assert (out / "report.html").exists()
 
 
-def test_the_pruned_loss_trains_too(corpus, tmp_path):
-    data = LibriSpeechData(str(corpus), ["train-clean-5"], ["dev-clean"], ["test-clean"], pieces=40)
-    task = LibriSpeechTask(data, TransducerConfig(loss="pruned"), 0, tmp_path)
-    batch, model = next(task.train_batches(0)), task.build()
-    output = task.loss(model, batch)
-    assert output.logits.shape[:2] == output.weight.shape
-    optimizer, before = ScaledAdam(model.parameters(), clipping_scale=2.0), output.loss.item()
-    for _ in range(30):
-        optimizer.zero_grad()
-        task.loss(model, batch).loss.backward()
-        optimizer.step()
-    assert task.loss(model, batch).loss.item() < 0.5 * before
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.simple.parameters())
+def test_the_exact_loss_learns_them_too(corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("TODM_CACHE", str(tmp_path / "cache"))
+    data = {"folder": str(corpus), "train": ["train-clean-5"], "dev": ["dev-clean"], "test": ["test-clean"]}
+    changes = {"data": data, "model": {"loss": "exact"}, "training": {"updates": 500}}
+    recipe, home = load_recipe("librispeech", changes, "quick")
+    run = Run(tmp_path, recipe, home)
+    trainer = Trainer(run.task(), recipe.training, tmp_path, recipe.seed)
+    trainer.fit()
+    assert trainer.evaluate() == {"largest": {"wer": 0.0}, "smallest": {"wer": 0.0}}
 
 
 def test_the_test_parts_are_scored_each_by_itself_and_by_beam_search(corpus, tmp_path):

@@ -7,8 +7,10 @@ import torch
 
 from todm import SearchSpace, activate
 from todm.speech.batches import evaluation_batches
+from todm.speech.collapse import collapse
 from todm.speech.encoder import subsampled
-from todm.speech.lattice import rnnt_loss
+from todm.speech.lattice import lattice_arcs
+from todm.speech.single import single_arcs
 
 
 def test_training_overfits_a_handful_of_utterances(task, trained):
@@ -30,14 +32,17 @@ def test_build_takes_the_statistics_of_the_training_set(task, trained):
     assert model.encoder.feature_mean.std() > 0.1
 
 
-def test_the_loss_is_that_of_transducer_and_ctc_per_symbol(task, trained):
+@pytest.mark.parametrize("alignments", ["all", "single"])
+def test_the_loss_is_that_of_transducer_and_ctc_per_symbol(task, trained, monkeypatch, alignments):
     model, _ = trained
+    monkeypatch.setattr(task, "config", replace(task.config, alignments=alignments))
     activate(model, SearchSpace.of(model).largest())
     batch = next(task.train_batches(3))
     output = task.loss(model, batch)
     encoded, lengths = model.encoder(batch.features), subsampled(batch.feature_lengths)
     tokens, labels = batch.tokens, batch.token_lengths
-    transducer = rnnt_loss(model.lattice(encoded, tokens), tokens, lengths, labels).sum()
+    collapsed = collapse(model.lattice(encoded, tokens), tokens, labels)
+    transducer = (lattice_arcs if alignments == "all" else single_arcs)(collapsed, lengths, labels)[0].sum()
     ctc = torch.stack([
         torch.nn.functional.ctc_loss(
             model.ctc(x[:t]).log_softmax(-1)[:, None], y[:u][None], (int(t),), (int(u),), reduction="sum"
@@ -45,11 +50,13 @@ def test_the_loss_is_that_of_transducer_and_ctc_per_symbol(task, trained):
         for x, t, y, u in zip(encoded, lengths, tokens, labels, strict=True)
     ]).sum()  # fmt: skip
     assert output.loss.item() == pytest.approx(((transducer + 0.5 * ctc) / labels.sum()).item(), rel=1e-4)
-    # What is distilled: three classes a cell, weighted by how many paths pass, every path through every frame.
+    # What is distilled: three classes a cell, weighted by how many paths pass: each through every frame, and, where a
+    # label stays in its frame, through as many cells more as there are labels.
     assert output.logits.shape == (*encoded.shape[:2], tokens.shape[1] + 1, 3)
     assert output.weight.shape == output.logits.shape[:3]
     assert not output.weight.requires_grad
-    assert torch.allclose((output.weight * labels.sum()).sum((1, 2)), (lengths + labels).float(), rtol=1e-4)
+    cells = lengths + labels if alignments == "all" else lengths
+    assert torch.allclose((output.weight * labels.sum()).sum((1, 2)), cells.float(), rtol=1e-4)
     whole = model.lattice(encoded, tokens).softmax(-1)
     assert torch.allclose(output.logits[..., 1].exp(), whole[..., 0], atol=1e-5)
     # Its gradient reaches the encoder, as distillation needs.

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.functional import embedding, pad
 
 from todm.speech.collapse import check_lengths, collapse_rows, labels_of_rows
-from todm.speech.lattice import lattice_arcs, lattice_loss
+from todm.speech.lattice import lattice_arcs
+from todm.speech.single import single_arcs
 
 
 def pruned_rnnt_loss(
@@ -29,6 +30,7 @@ def pruned_rnnt_loss(
     simple_predictor: Callable[[Tensor], Tensor],
     lm_scale: float = 0.25,
     am_scale: float = 0.0,
+    single: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The loss of the simple joiner and that of the full one on a band around its alignments, (batch,) each.
 
@@ -45,6 +47,7 @@ def pruned_rnnt_loss(
         band: Rows of the lattice kept in each frame, 2 or more.
         simple_encoder, simple_predictor: Linear maps (..., size) to (..., vocabulary).
         lm_scale, am_scale: Smoothing of the simple joiner, see `simple_arcs`.
+        single: Whether a frame says one label at most, see `todm.speech.single`.
 
     Raises:
         ValueError: a shape, length, label or the band is wrong.
@@ -61,18 +64,19 @@ def pruned_rnnt_loss(
     labels = labels_of_rows(targets, target_lengths, predictor_out.shape[1], scores[0].shape[-1], blank)
     labels, band = labels.to(encoder_out.device), min(band, labels.shape[1])
     simple = simple_arcs(*scores, labels, blank, lm_scale, am_scale)
-    simple_loss, arcs = lattice_arcs(simple, encoder_lengths, target_lengths)
-    rows = band_rows(arcs, encoder_lengths, target_lengths, band)
+    sum_up = single_arcs if single else lattice_arcs
+    simple_loss, arcs = sum_up(simple, encoder_lengths, target_lengths)
+    rows = band_rows(arcs, encoder_lengths, target_lengths, band, single)
     places = rows + labels.shape[1] * torch.arange(batch, device=rows.device)[:, None, None]
     sums = encoder_out[:, :, None] + embedding(places, predictor_out.flatten(0, 1))
     kept = collapse_rows(joiner(sums).flatten(0, 1)[:, None], labels.flatten()[places].flatten(0, 1), blank)
     kept = kept.view(batch, time, band, 3)
-    # No label leads out of the band.
-    last = torch.arange(band, device=rows.device)[:, None] == band - 1
-    kept = kept.masked_fill(last & torch.tensor([True, False, False], device=rows.device), -math.inf)
+    if not single:  # No label leads out of the band, in the frame itself.
+        last = torch.arange(band, device=rows.device)[:, None] == band - 1
+        kept = kept.masked_fill(last & torch.tensor([True, False, False], device=rows.device), -math.inf)
     lattice = kept.new_full((batch, time, labels.shape[1], 3), -math.inf)
     lattice = lattice.scatter(2, rows[..., None].expand_as(kept), kept)
-    return simple_loss, lattice_loss(lattice, encoder_lengths, target_lengths)[0]
+    return simple_loss, sum_up(lattice, encoder_lengths, target_lengths)[0]
 
 
 def simple_arcs(
@@ -111,21 +115,23 @@ def simple_arcs(
     return arcs.masked_fill(ended, -math.inf)
 
 
-def band_rows(arcs: Tensor, encoder_lengths: Tensor, target_lengths: Tensor, band: int) -> Tensor:
+def band_rows(arcs: Tensor, encoder_lengths: Tensor, target_lengths: Tensor, band: int, single: bool = False) -> Tensor:
     """The rows kept in each frame, (batch, time, band), from the occupancy of arcs (batch, time, rows, 2).
 
     The first of them, s, is where the blanks that leave the band's rows, less the label that enters it from
     below, weigh most (equation 10 of the paper). Then it is made to allow paths: 0 in the first frame,
-    `band` rows up to the last label in the last, and s(t) <= s(t + 1) <= s(t) + band - 1.
+    `band` rows up to the last label in the last, and s(t) <= s(t + 1) <= s(t) + band - 1. Where a frame says
+    one label at most (`single`), all arcs leave it, so their occupancy alone decides, and s climbs by 1 at most.
     """
     label, blank = arcs.unbind(-1)
     time = label.shape[1]
-    kept = blank.unfold(2, band, 1).sum(-1)
-    entering = pad(label, (1, 0))[..., : kept.shape[2]]
+    leaving, entering = (label + blank, torch.zeros_like(label)) if single else (blank, pad(label, (1, -1)))
+    kept = leaving.unfold(2, band, 1).sum(-1)
+    entering = entering[..., : kept.shape[2]]
     end = (target_lengths + 1 - band).clamp(min=0)[:, None]
     frame = torch.arange(time, device=arcs.device)
     first = torch.where(frame < encoder_lengths[:, None] - 1, (kept - entering).argmax(2), end)
-    reach = (band - 1) * frame
+    reach = (1 if single else band - 1) * frame
     first = first.minimum(end).minimum(reach).flip(1).cummin(1).values
     first = (first - reach.flip(0)).cummax(1).values.flip(1) + reach
     return first[..., None] + torch.arange(band, device=arcs.device)

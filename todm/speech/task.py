@@ -21,9 +21,10 @@ from todm.speech.corpus import Corpus
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
 from todm.speech.encoder import EncoderConfig, subsampled
 from todm.speech.joint_loss import joint_collapse
-from todm.speech.lattice import lattice_loss
+from todm.speech.lattice import lattice_arcs
 from todm.speech.program import transducer_program
 from todm.speech.pruned_loss import pruned_rnnt_loss
+from todm.speech.single import single_arcs
 from todm.speech.transducer import BLANK, Transducer
 from todm.speech.wer import word_error_rate
 from todm.task import LossOutput, Score
@@ -48,6 +49,9 @@ class TransducerConfig:
     """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
     loss: Literal["exact", "pruned"] = "exact"
     """Transducer loss over the whole lattice, or on a band around its likely alignments: for large vocabularies."""
+    alignments: Literal["all", "single"] = "all"
+    """What the transducer loss sums over: all alignments, or those of a single symbol a frame at most, as decoders
+    walk them."""
     band: Annotated[int, Field(ge=2)] = 5
     """Rows of the lattice that the pruned loss keeps in each frame."""
     blank_bias: float = 5.0
@@ -117,6 +121,9 @@ class SpeechTask:
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """Transducer loss plus weighted CTC loss, per symbol of the batch.
 
+        A transducer trained on all alignments may put several symbols into a frame; decoders, here and on devices, say
+        one a frame at most, and lose the others.
+
         A subnet imitates the lattice reduced to {next label, blank, rest}; each cell weighs as much as the posterior
         of passing through it, so that the sum is the divergence between paths. With the pruned loss, whose band
         differs from net to net, it imitates the CTC head instead, frame by frame.
@@ -129,12 +136,13 @@ class SpeechTask:
         symbols = token_lengths.sum()
         ctc = model.ctc(encoded).float() if model.ctc is not None and self.config.ctc > 0 else None
         if model.simple is not None and ctc is not None:
-            loss = self._pruned(model, encoded, tokens, lengths, token_lengths) / symbols
+            losses = self._pruned(model, encoded, tokens, lengths, token_lengths)
             logits, weight = ctc, (torch.arange(ctc.shape[1], device=device) < lengths[:, None]).float()
         else:
             collapsed, occupancy, losses = self._exact(model, encoded, tokens, lengths, token_lengths)
             logits, weight = self.taught(model, encoded, tokens, collapsed, occupancy)
-            loss = losses.sum() / symbols
+        # An utterance that cannot be said in its frames, one symbol each, or within the band, is left out.
+        loss = torch.where(losses.isfinite(), losses, torch.zeros_like(losses)).sum() / symbols
         if ctc is not None:
             log_probs = ctc.log_softmax(-1).transpose(0, 1)
             of_ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
@@ -156,21 +164,21 @@ class SpeechTask:
         else:
             predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
             collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
-        losses, occupancy = lattice_loss(collapsed, lengths, token_lengths)
-        return collapsed, occupancy, losses
+        sum_up = single_arcs if self.config.alignments == "single" else lattice_arcs
+        losses, arcs = sum_up(collapsed, lengths, token_lengths)
+        return collapsed, arcs.sum(-1), losses
 
     def _pruned(
         self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor
     ) -> Tensor:
-        """The summed loss on the band, and half that of the simple joiner, which finds the band."""
+        """Each utterance's loss on the band, and half that of the simple joiner, which finds the band."""
         assert model.simple is not None
         simple, pruned = pruned_rnnt_loss(
             encoded, model.predicted(tokens), model.joiner.of_sums(), tokens, lengths, token_lengths,
             band=self.config.band, blank=BLANK, simple_encoder=model.simple["encoder"],
-            simple_predictor=model.simple["predictor"],
+            simple_predictor=model.simple["predictor"], single=self.config.alignments == "single",
         )  # fmt: skip
-        possible = pruned.isfinite()
-        return torch.where(possible, pruned, torch.zeros_like(pruned)).sum() + 0.5 * simple.sum()
+        return pruned + 0.5 * simple
 
     @torch.inference_mode()
     def evaluate(self, model: nn.Module, split: str) -> dict[str, float]:
