@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -25,8 +26,6 @@ training: {{updates: 600, growth: 0.2, distillation_start: 0.4, evaluate_every: 
 search: {{trials: 10, measured: 4, family: 2}}
 export: {{runtimes: [onnx]}}
 """
-LONGEST = 15.0
-"""Seconds until a kill at most: about what the whole run takes."""
 
 
 def command(recipe: Path, out: Path) -> list[str]:
@@ -45,25 +44,28 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
     """Kill a run that many times, then let it end; what was wrong with each start, and how many kills hit which stage."""
     recipe, rng, wrong, hit = folder / "recipe.yaml", random.Random(seed), [], Counter()
     recipe.write_text(RECIPE)
-    undisturbed = subprocess.Popen(command(recipe, folder / "whole"), stderr=subprocess.PIPE, text=True)
+    begin = time.monotonic()
+    undisturbed = subprocess.run(command(recipe, folder / "whole"), capture_output=True, text=True, check=False)
+    if undisturbed.returncode:
+        return [f"the undisturbed run ended with {undisturbed.returncode}: {undisturbed.stderr[-500:]}"], hit
+    longest = time.monotonic() - begin  # kills fall on every part of a run, however slow the machine is now
     killed = out = folder / "killed-0"
     for kill in range(kills):
         process = subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True)
         try:
-            _, err = process.communicate(timeout=rng.uniform(0.5, LONGEST))
+            _, err = process.communicate(timeout=rng.uniform(0, longest))
             if process.returncode:
                 wrong.append(f"start {kill} ended by itself with {process.returncode}: {err[-500:]}")
             else:  # It ended before its time: begin another.
-                wrong += differences(folder / "whole", out) if undisturbed.wait() == 0 else []
+                wrong += differences(folder / "whole", out)
                 killed = out = folder / f"killed-{kill + 1}"
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
             hit[stage(out)] += 1
-    for process in (subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True), undisturbed):
-        _, err = process.communicate()
-        if process.returncode:
-            return [*wrong, f"the last start ended with {process.returncode}: {err[-500:]}"], hit
+    last = subprocess.run(command(recipe, out), capture_output=True, text=True, check=False)
+    if last.returncode:
+        return [*wrong, f"the last start ended with {last.returncode}: {last.stderr[-500:]}"], hit
     return wrong + differences(folder / "whole", killed), hit
 
 
