@@ -1,7 +1,7 @@
 # make demo    set up, run the whole path on spoken digits, print the table, say where the report is
 # make test    set up, run the tests          make check   lint, format, types
 # make bench   what the losses and the optimiser cost beside torchaudio's and AdamW's, into bench/results.csv
-# make quick   the whole path, smallest setting, as CI runs it; make commands then runs those of the README on it
+# make quick   the whole path, smallest setting; make commands then runs those of the README on it; CI does both
 # make recipes  every other recipe at its smallest setting, as CI runs it
 # make torture a run killed a hundred times at random must end as an undisturbed one
 PYTHON ?= python3
