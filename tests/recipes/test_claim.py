@@ -67,7 +67,7 @@ def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
         assert (tmp_path / "run" / chart).read_text().rstrip().endswith("</svg>")
 
     kept = {path: path.stat().st_mtime for path in (tmp_path / "run").rglob("mistakes.json")}
-    (tmp_path / "run" / "trainings" / "M" / "lr0.02" / "seed0" / "mistakes.json").unlink()
+    next(path for path in kept if "M" in path.parts).unlink()
     subprocess.run(todm, check=True, env=environment, timeout=300)
     again = json.loads((tmp_path / "run" / "claim.json").read_text())
     assert [row["alone"] for row in again["rows"]] == [row["alone"] for row in claim["rows"]]
