@@ -9,10 +9,11 @@ dropout with the same seed, its bar the range over seeds.
 import csv
 import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-from todm.errors import TodmError
+from todm.errors import TodmError, script
 from todm.files import atomic_write
 
 KINDS = ("psnr", "psnr_blur", "psnr_noise", "psnr_jpeg", "psnr_blur_noise", "psnr_blur_jpeg", "psnr_noise_jpeg",
@@ -87,16 +88,14 @@ def draw(rows: Differences) -> str:
     )
 
 
-def main() -> None:
+@script
+def main(arguments: Sequence[str]) -> None:
     """Draw the chart of the comparison named on the command line into its folder."""
-    if len(sys.argv) != 2:
-        raise SystemExit("type: python -m todm.recipes.annealed_sr.chart COMPARISON")
-    folder = Path(sys.argv[1])
-    try:
-        print(atomic_write(folder / "chart.svg", draw(differences(folder / "results.csv"))))
-    except TodmError as error:
-        raise SystemExit(f"annealed_sr: {error}") from None
+    if len(arguments) != 1:
+        raise TodmError("type: python -m todm.recipes.annealed_sr.chart COMPARISON")
+    folder = Path(arguments[0])
+    print(atomic_write(folder / "chart.svg", draw(differences(folder / "results.csv"))))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

@@ -8,6 +8,7 @@ answer, with its PSNR. It stays in the run folder: the licence of the pictures d
 """
 
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from todm.errors import TodmError
+from todm.errors import TodmError, script
 from todm.family import Family
 from todm.files import atomic_write
 from todm.recipes.annealed_sr.degrade import SCALE, UNSEEN
@@ -90,15 +91,13 @@ def _answer(family: Family, small: np.ndarray) -> np.ndarray:
     return np.rint(PEAK * large[0, 0].numpy()).clip(0, PEAK).astype(np.uint8)
 
 
-def main() -> None:
+@script
+def main(arguments: Sequence[str]) -> None:
     """Draw the grid of the folder named on the command line into it."""
-    if len(sys.argv) != 2:
-        raise SystemExit("type: python -m todm.recipes.annealed_sr.grid RUN")
-    try:
-        print(atomic_write(Path(sys.argv[1], "grid.png"), draw(Path(sys.argv[1]))))
-    except TodmError as error:
-        raise SystemExit(f"annealed_sr: {error}") from None
+    if len(arguments) != 1:
+        raise TodmError("type: python -m todm.recipes.annealed_sr.grid RUN")
+    print(atomic_write(Path(arguments[0], "grid.png"), draw(Path(arguments[0]))))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

@@ -7,7 +7,9 @@ RUN is the folder of a benchmark; the supernet is that of its first seed. Writes
 
 import csv
 import io
+import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
+from todm.errors import TodmError, script
 from todm.family import Family
 from todm.files import atomic_write, write_json
 from todm.recipes.claim.results import SUPERNET, TRAININGS, chosen_rate
@@ -48,7 +51,7 @@ def measure(folder: Path) -> dict[str, Any]:
         return float(family.task.evaluate(family.supernet, split)["wer"])
 
     found = evolve(
-        family.space, error, family.exact, Budget({}), storage=folder / "front.db", study="front", trials=TRIALS,
+        family.space, error, family.exact, Budget({}), storage=folder / "front.db", study=family.study, trials=TRIALS,
         seed=family.recipe.seed,
     )  # fmt: skip
     front = pareto_front(found)
@@ -79,5 +82,13 @@ def measure(folder: Path) -> dict[str, Any]:
     return result
 
 
+@script
+def main(arguments: Sequence[str]) -> None:
+    """RUN"""
+    if len(arguments) != 1:
+        raise TodmError("type: python -m todm.recipes.claim.front RUN")
+    print(json.dumps(measure(Path(arguments[0])), indent=2))
+
+
 if __name__ == "__main__":
-    print(measure(Path(sys.argv[1])))
+    raise SystemExit(main(sys.argv[1:]))

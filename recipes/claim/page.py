@@ -4,9 +4,12 @@ python -m todm.recipes.claim.page RUN [ABLATION] --out RESULTS.md
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from todm.errors import script
 from todm.files import atomic_write, read_json
 from todm.recipes.claim import charts
 from todm.recipes.claim.results import SUPERNET, TRAININGS, as_markdown, summary
@@ -83,15 +86,16 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
     return atomic_write(out, page)
 
 
-def main() -> None:
+@script
+def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of `todm run claim`")
     parser.add_argument("ablation", type=Path, nargs="?", help="folder of `todm compare claim`")
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="the page")
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
     print(write_page(asked.run, asked.ablation, asked.out))
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

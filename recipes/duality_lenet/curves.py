@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from todm.errors import TodmError
+from todm.errors import TodmError, script
 from todm.export.charts import Axis, Point, axis
 from todm.files import atomic_write
 
@@ -89,18 +89,15 @@ def _tick(x: float, y: float, value: float, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="#5c6570">{value:g}</text>'
 
 
-def main(arguments: Sequence[str]) -> int:
+@script
+def main(arguments: Sequence[str]) -> None:
     """RUN ROW [ROW ...] FILE.svg"""
     if len(arguments) < 3 or len(arguments) > 2 + len(COLOURS):
-        print("usage: python -m todm.recipes.duality_lenet.curves RUN ROW [ROW ...] FILE.svg", file=sys.stderr)
-        return 2
+        raise TodmError(
+            f"type: python -m todm.recipes.duality_lenet.curves RUN ROW [ROW ...] FILE.svg, rows up to {len(COLOURS)}"
+        )
     run, *rows, file = arguments
-    try:
-        atomic_write(Path(file), draw({row: read_curves(Path(run), row) for row in rows}))
-    except TodmError as error:
-        print(f"curves: {error}", file=sys.stderr)
-        return 2
-    return 0
+    atomic_write(Path(file), draw({row: read_curves(Path(run), row) for row in rows}))
 
 
 if __name__ == "__main__":

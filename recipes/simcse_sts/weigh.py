@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from todm.errors import TodmError
+from todm.errors import TodmError, script
 from todm.recipes.simcse_sts.sentences import PAD
 from todm.recipes.simcse_sts.task import SimCSETask
 
@@ -47,27 +47,22 @@ def common_and_rare(encoder: nn.Module, task: SimCSETask) -> tuple[float, float]
     return float(turns[share >= COMMON].mean()), float(turns[share <= RARE].mean())
 
 
-def main(arguments: Sequence[str]) -> int:
+@script
+def main(arguments: Sequence[str]) -> None:
     """RUN ROW [ROW ...]"""
     from todm.family import Family
     from todm.run import Run
 
     if len(arguments) < 2:
-        print("usage: python -m todm.recipes.simcse_sts.weigh RUN ROW [ROW ...]", file=sys.stderr)
-        return 2
+        raise TodmError("type: python -m todm.recipes.simcse_sts.weigh RUN ROW [ROW ...]")
     print(f"{'row':24} {'common':>8} {'rare':>8} {'rare / common':>14} {'seeds':>6}")
-    try:
-        for row in arguments[1:]:
-            families = [Family(Run.open(folder)) for folder in sorted(Path(arguments[0], row).glob("seed*"))]
-            if not families:
-                raise TodmError(f"{arguments[0]} holds no row {row!r}; train it with `todm compare simcse_sts`")
-            common, rare = zip(*(common_and_rare(one.supernet, one.task) for one in families), strict=True)
-            ratio = mean(b / a for a, b in zip(common, rare, strict=True))
-            print(f"{row:24} {mean(common):8.4f} {mean(rare):8.4f} {ratio:14.2f} {len(families):6}")
-    except TodmError as error:
-        print(f"weigh: {error}", file=sys.stderr)
-        return 2
-    return 0
+    for row in arguments[1:]:
+        families = [Family(Run.open(folder)) for folder in sorted(Path(arguments[0], row).glob("seed*"))]
+        if not families:
+            raise TodmError(f"{arguments[0]} holds no row {row!r}; train it with `todm compare simcse_sts`")
+        common, rare = zip(*(common_and_rare(one.supernet, one.task) for one in families), strict=True)
+        ratio = mean(b / a for a, b in zip(common, rare, strict=True))
+        print(f"{row:24} {mean(common):8.4f} {mean(rare):8.4f} {ratio:14.2f} {len(families):6}")
 
 
 if __name__ == "__main__":

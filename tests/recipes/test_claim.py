@@ -1,14 +1,17 @@
 """The claim's benchmark: its statistics against closed forms, its batches on disk, and the whole of it, small."""
 
+import csv
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
+from todm.recipes.claim import front, page
 from todm.recipes.claim.bootstrap import Bootstrap
 from todm.recipes.claim.results import busy_seconds
 
@@ -72,3 +75,36 @@ def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
     again = json.loads((tmp_path / "run" / "claim.json").read_text())
     assert [row["alone"] for row in again["rows"]] == [row["alone"] for row in claim["rows"]]
     assert sum(path.stat().st_mtime != time for path, time in kept.items()) == 1
+    _page_of(tmp_path / "run", tmp_path / "RESULTS.md", environment)
+
+
+def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
+    subprocess.run([sys.executable, front.__file__, run], check=True, env=environment, timeout=300)
+    found = json.loads((run / "front.json").read_text())
+    with open(run / "front.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == found["architectures"] >= found["sampled"] >= 40
+    on_front = [row for row in rows if row["on_front"] == "True"]
+    assert len(on_front) == found["front"]
+    dev = [float(row["wer_dev"]) for row in on_front]
+    assert dev == sorted(dev, reverse=True)
+    assert all(min(float(row["wer_dev"]) for row in rows) >= dev[-1] for row in rows)
+
+    ablation = run / "ablation"
+    ablation.mkdir()
+    lines = [f"{row},{net},{seed},{10 + seed}" for row in ("plain", "no & part") for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
+    (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer", *lines]))
+    (ablation / "table.md").write_text("| row |\n|---|\n| plain |\n")
+    assert page.main([str(run), str(ablation), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert all(size in text for size in ("| XS |", "| XL |", "| plain |"))
+    assert f"{found['architectures']} architectures" in text
+    for name in ("error", "cost", "front", "ablation"):
+        assert f"docs/claim/{name}.svg" in text
+        ElementTree.parse(out.parent / "docs" / "claim" / f"{name}.svg")
+
+
+def test_tools_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert front.main([str(tmp_path)]) == page.main([str(tmp_path)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all("todm run claim --out" in line for line in said)

@@ -1,12 +1,14 @@
 """The transducer loss against golden values and against every alignment counted one by one."""
 
 import math
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from alignments import check_as_enumerated, total_and_occupancy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -82,9 +84,7 @@ def by_enumeration(logits: Tensor, targets: Tensor, blank: int) -> tuple[Tensor,
                 score, t = score + log_p[t, u, blank], t + 1
         scores.append(score)
         passes.append(passed)
-    total = torch.stack(scores).logsumexp(0)
-    weights = (torch.stack(scores) - total).exp()
-    return -total, (weights[:, None, None] * torch.stack(passes)).sum(0)
+    return total_and_occupancy(scores, passes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -98,20 +98,10 @@ def test_every_alignment_is_counted_once(data: st.DataObject) -> None:
     targets = (blank + torch.randint(1, vocabulary, (batch, labels), generator=generator)) % vocabulary
     logit_lengths = torch.randint(1, time + 1, (batch,), generator=generator)
     target_lengths = torch.randint(0, labels + 1, (batch,), generator=generator)
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, occupancy = lattice_loss(collapse(ours, targets, target_lengths, blank), logit_lengths, target_lengths)
-    losses = []
-    for n, (t, u) in enumerate(zip(logit_lengths.tolist(), target_lengths.tolist(), strict=True)):
-        expected, passing = by_enumeration(theirs[n, :t, : u + 1], targets[n, :u], blank)
-        losses.append(expected)
-        padded = torch.zeros(time, labels + 1, dtype=torch.float64)
-        padded[:t, : u + 1] = passing
-        torch.testing.assert_close(occupancy[n], padded.detach(), rtol=0, atol=1e-9)
-    weights = torch.rand(batch, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(loss, torch.stack(losses))
-    (weights * loss).sum().backward()
-    (weights * torch.stack(losses)).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-9)
+    check_as_enumerated(
+        lambda given: lattice_loss(collapse(given, targets, target_lengths, blank), logit_lengths, target_lengths),
+        partial(by_enumeration, blank=blank), logits, targets, logit_lengths, target_lengths,
+    )  # fmt: skip
 
 
 def test_the_gradient_of_all_three_is_right_also_for_the_rest() -> None:

@@ -5,6 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
+from alignments import check_as_enumerated, total_and_occupancy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
@@ -27,9 +28,7 @@ def by_enumeration(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             u += says
         scores.append(score)
         passes.append(passed)
-    total = torch.stack(scores).logsumexp(0)
-    weights = (torch.stack(scores) - total).exp()
-    return -total, (weights[:, None, None, None] * torch.stack(passes)).sum(0)
+    return total_and_occupancy(scores, passes)
 
 
 @settings(max_examples=40, deadline=None)
@@ -42,20 +41,10 @@ def test_every_alignment_is_counted_once(data: st.DataObject) -> None:
     targets = torch.randint(1, vocabulary, (batch, labels), generator=generator)
     frames = torch.randint(1, time + 1, (batch,), generator=generator)
     lengths = torch.randint(0, labels + 1, (batch,), generator=generator).minimum(frames)
-    ours, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
-    loss, arcs = single_arcs(collapse(ours, targets, lengths), frames, lengths)
-    losses = []
-    for n, (t, u) in enumerate(zip(frames.tolist(), lengths.tolist(), strict=True)):
-        expected, passing = by_enumeration(theirs[n, :t, : u + 1], targets[n, :u])
-        losses.append(expected)
-        padded = torch.zeros(time, labels + 1, 2, dtype=torch.float64)
-        padded[:t, : u + 1] = passing
-        torch.testing.assert_close(arcs[n], padded.detach(), rtol=0, atol=1e-9)
-    weights = torch.rand(batch, dtype=torch.float64, generator=generator)
-    torch.testing.assert_close(loss, torch.stack(losses))
-    (weights * loss).sum().backward()
-    (weights * torch.stack(losses)).sum().backward()
-    torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-9)
+    check_as_enumerated(
+        lambda given: single_arcs(collapse(given, targets, lengths), frames, lengths),
+        by_enumeration, logits, targets, frames, lengths,
+    )  # fmt: skip
 
 
 def test_more_labels_than_frames_cost_infinitely_and_pull_nowhere() -> None:

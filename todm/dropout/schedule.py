@@ -7,6 +7,7 @@ by `todm.dropout.Rates` and `todm.dropout.install`.
 
 import dataclasses
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +15,12 @@ from typing import Any
 from todm.errors import TodmError
 
 
-class Schedule:
+class Schedule(ABC):
     """A value as a function of the update."""
 
+    @abstractmethod
     def rate(self, step: int) -> float:
         """The value during update `step`, counted from 0."""
-        raise NotImplementedError
 
     def filled(self, **facts: int) -> "Schedule":
         """A copy with what was left out, e.g. `total`, filled in; what was given stays."""

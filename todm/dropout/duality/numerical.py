@@ -6,6 +6,7 @@ answer for any w or eta. At lam other than 1, eta and f scale: f(eta) = f_1(eta 
 SciPy is imported where it is used: it takes a second, and most recipes never ask.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,8 +71,9 @@ class _Numerical(Penalty):
     lam: float = 1.0
 
     @property
+    @abstractmethod
     def _curve(self) -> _Curve:
-        raise NotImplementedError
+        """f and eta_hat at lam = 1."""
 
     def _eta(self, w: np.ndarray) -> np.ndarray:
         return self._curve.eta_hat(w)

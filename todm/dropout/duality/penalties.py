@@ -9,6 +9,7 @@ expectation, the Tikhonov term lambda w^2 / (2 eta): adapting eta to eta_hat(w) 
 """
 
 import dataclasses
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ def _applied(function: Callable[[Tensor], Tensor], values: Values) -> Values:
     return function(torch.as_tensor(np.asarray(values, dtype=np.float64))).numpy()
 
 
-class Penalty:
+class Penalty(ABC):
     """A separable penalty on |w|: three functions, elementwise on tensors (differentiable) or arrays."""
 
     def omega(self, w: Values) -> Values:
@@ -53,14 +54,17 @@ class Penalty:
 
         return _applied(keep, w)
 
+    @abstractmethod
     def _omega(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
+        """`omega` of a tensor of magnitudes."""
 
+    @abstractmethod
     def _f(self, eta: Tensor) -> Tensor:
-        raise NotImplementedError
+        """`f` of a tensor."""
 
+    @abstractmethod
     def _eta_hat(self, w: Tensor) -> Tensor:
-        raise NotImplementedError
+        """`eta_hat` of a tensor of magnitudes."""
 
 
 @dataclass(frozen=True)
