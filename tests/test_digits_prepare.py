@@ -1,5 +1,7 @@
 import io
 import os
+import subprocess
+import sys
 import tarfile
 from itertools import pairwise
 from pathlib import Path
@@ -108,6 +110,14 @@ def test_a_finished_corpus_is_used_again_and_another_one_replaces_it(tmp_path, r
     (tmp_path / "c").rename(tmp_path / "moved")
     moved = prepare(tmp_path / "moved", data=recordings, seed=1, **FEW).corpus()
     assert samples_of(moved.cuts["dev"][0]).size
+
+
+def test_one_of_several_processes_makes_it_and_the_others_take_it(tmp_path, recordings, capfd):
+    script = f"from todm.recipes.digits.prepare import prepare; prepare('c', data={str(recordings)!r}, train=300)"
+    started = [subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path) for _ in range(3)]
+    assert [one.wait(timeout=120) for one in started] == [0, 0, 0]
+    assert capfd.readouterr().err.count("prepared before") == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_failure_leaves_nothing_behind(tmp_path, recordings, monkeypatch):

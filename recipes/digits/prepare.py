@@ -23,7 +23,7 @@ import soundfile
 from lhotse import AudioSource, CutSet, MonoCut, Recording
 
 from todm.errors import TodmError
-from todm.files import read_json, write_json
+from todm.files import one_at_a_time, read_json, write_json
 from todm.speech.corpus import Corpus, make_cut, text_of
 from todm.speech.features import SAMPLE_RATE, Samples, mono_16k
 from todm.speech.tokens import Kind, Tokens
@@ -89,36 +89,54 @@ def prepare(
     Raises:
         TodmError: too few recordings, an unknown speaker, or a folder that is in use or cannot be written.
     """
-    folder, local, sizes = Path(folder), _local(data), {"train": train, "dev": dev, "test": test}
-    manifest, part = folder / "corpus.json", folder.with_name(f".{folder.name}.part")
-    request: dict[str, Any] = {"version": VERSION, "seed": seed, "held_out_speaker": held_out_speaker, **sizes}
-    request["babble_snr"] = list(babble_snr) if babble_snr else None
+    folder, local = Path(folder), _local(data)
+    request: dict[str, Any] = {"version": VERSION, "seed": seed, "held_out_speaker": held_out_speaker}
+    request |= {"train": train, "dev": dev, "test": test, "babble_snr": list(babble_snr) if babble_snr else None}
     request["recordings"] = _checksum(local) if local else None
     try:
-        if manifest.is_file() and (made := read_json(manifest))["request"] == request:
-            print(f"digits: {made['notice']} (prepared before)", file=sys.stderr)
-            return DigitsCorpus(folder, made["origin"], made["notice"], made["checksum"])
-        if folder.is_dir() and any(folder.iterdir()) and not manifest.is_file():
+        if found := _made(folder, request):
+            return found
+        with one_at_a_time(folder.parent):
+            return _made(folder, request) or _make(folder, request, local)
+    except OSError as error:
+        raise TodmError(f"cannot write the digits to {folder}: {error.strerror}; name another folder") from error
+
+
+def _made(folder: Path, request: dict[str, Any]) -> DigitsCorpus | None:
+    """The corpus in `folder`, if it is the one asked for."""
+    manifest = folder / "corpus.json"
+    if not manifest.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
             raise TodmError(f"{folder} holds other files; name a folder that is empty or new")
-        origin, notice, recordings = _source(local)
-        print(f"digits: {notice}", file=sys.stderr)
-        chosen = {split: _voices(recordings, split, held_out_speaker) for split in TAKES}
-        shutil.rmtree(part, ignore_errors=True)
+        return None
+    made = read_json(manifest)
+    if made["request"] != request:
+        return None
+    print(f"digits: {made['notice']} (prepared before)", file=sys.stderr)
+    return DigitsCorpus(folder, made["origin"], made["notice"], made["checksum"])
+
+
+def _make(folder: Path, request: dict[str, Any], local: dict[str, bytes]) -> DigitsCorpus:
+    """Write the corpus asked for beside `folder`, then put it in its place."""
+    part, babble_snr = folder.with_name(f".{folder.name}.part"), request["babble_snr"]
+    origin, notice, recordings = _source(local)
+    print(f"digits: {notice}", file=sys.stderr)
+    chosen = {split: _voices(recordings, split, request["held_out_speaker"]) for split in TAKES}
+    shutil.rmtree(part, ignore_errors=True)
+    try:
         for number, (split, voices) in enumerate(chosen.items()):
             (part / split).mkdir(parents=True)
             babble = (_voices(recordings, split, None), babble_snr) if babble_snr else None
             if babble and len(babble[0]) < 2:
                 raise TodmError("data.babble_snr needs recordings of at least two speakers: one talks, others disturb")
-            ids = ((f"{split}/{i:05d}", [seed, number, i]) for i in range(sizes[split]))
+            ids = ((f"{split}/{i:05d}", [request["seed"], number, i]) for i in range(request[split]))
             cuts = [_utterance(part, name, voices, seeds, babble) for name, seeds in ids]
             CutSet.from_cuts(cuts).to_file(part / f"cuts_{split}.jsonl.gz")
         corpus = DigitsCorpus(folder, origin, notice, _checksum(recordings))
         about = {"request": request, "origin": origin, "notice": notice, "checksum": corpus.checksum}
-        write_json(part / manifest.name, about)
+        write_json(part / "corpus.json", about)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(part, folder)
-    except OSError as error:
-        raise TodmError(f"cannot write the digits to {folder}: {error.strerror}; name another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return corpus
