@@ -49,7 +49,7 @@ class TransducerConfig:
     """Weight of the auxiliary CTC loss, which ends the plateau on which a transducer emits only blanks."""
     loss: Literal["exact", "pruned"] = "exact"
     """Transducer loss over the whole lattice, or on a band around its likely alignments: for large vocabularies."""
-    alignments: Literal["all", "single"] = "all"
+    alignments: Literal["all", "single"] = "single"
     """What the transducer loss sums over: all alignments, or those of a single symbol a frame at most, as decoders
     walk them."""
     band: Annotated[int, Field(ge=2)] = 5
