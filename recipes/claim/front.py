@@ -8,6 +8,7 @@ RUN is the folder of a benchmark; the supernet is that of its first seed. Writes
 import csv
 import io
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,7 +39,8 @@ def measure(folder: Path) -> dict[str, Any]:
     """Evaluate a spread of architectures and those of a search on both splits.
 
     Returns:
-        `rank_correlation` (Spearman) between the dev error that search goes by and the test error, over the spread;
+        `rank_correlation` (Spearman) between the dev error that search goes by and the test error, over the spread,
+        None where all err alike;
         `above_best`: how far, in percent, each net of the found front is above the best test error of any net measured
         that is not larger, on average over the front, and `above_best_most` at most.
     """
@@ -68,9 +70,10 @@ def measure(folder: Path) -> dict[str, Any]:
         100 * (test[arch_key(c.arch)] / min(row[2] for row in rows if row[0] <= c.costs["params"]) - 1) for c in front
     ]
     keys = [arch_key(c.arch) for c in sampled]
+    correlation = float(spearmanr([both[k].error for k in keys], [test[k] for k in keys]).statistic)
     result = {
         "architectures": len(rows), "sampled": len(sampled), "front": len(front),
-        "rank_correlation": float(spearmanr([both[k].error for k in keys], [test[k] for k in keys]).statistic),
+        "rank_correlation": correlation if math.isfinite(correlation) else None,
         "above_best": mean(above), "above_best_most": max(above),
     }  # fmt: skip
     text = io.StringIO()

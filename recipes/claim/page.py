@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from todm.errors import script
+from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
 from todm.recipes.claim import charts
 from todm.recipes.claim.results import SUPERNET, TRAININGS, as_markdown, summary
@@ -43,7 +43,7 @@ FRONT = """
 
 {architectures} architectures of the first seed's supernet on the test set, {sampled} of them spread over the space and
 {front} on the front that search found with the dev set alone. Spearman's rank correlation between the dev error that
-search goes by and the test error, over the spread: {rank_correlation:.3f}. The found front lies {above_best:.1f} %
+search goes by and the test error, over the spread: {rank_correlation}. The found front lies {above_best:.1f} %
 above the best test error of any net measured that is not larger, on average over its nets
 (at most {above_best_most:.1f} %).
 
@@ -65,6 +65,8 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
     Raises:
         TodmError: a folder lacks what the page tells of.
     """
+    if not (run / "claim.json").exists():
+        raise TodmError(f"{run} holds no results; type: todm run claim --out {run}")
     sizes = [row["size"] for row in read_json(run / "claim.json")["rows"]]
     claim = summary(run, sizes)
     first = min((run / TRAININGS / SUPERNET).glob("lr*/seed*"))
@@ -75,7 +77,9 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
     )  # fmt: skip
     pictures = {"error": charts.errors(claim), "cost": charts.costs(claim)}
     if (run / "front.json").exists():
-        page += FRONT.format(**read_json(run / "front.json"))
+        found = read_json(run / "front.json")
+        correlation = found.pop("rank_correlation")
+        page += FRONT.format(**found, rank_correlation="undefined" if correlation is None else f"{correlation:.3f}")
         pictures["front"] = charts.front(run / "front.csv")
     if ablation is not None:
         page += ABLATION.format(table=(ablation / "table.md").read_text(encoding="utf-8"))
