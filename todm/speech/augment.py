@@ -1,8 +1,11 @@
 """How training utterances are varied: speed, room, level, noise, silence, and masks on the features."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import field
 
 import numpy as np
+import torch
 from lhotse.augmentation import Speed
 from pydantic import Field, NonNegativeFloat, NonNegativeInt
 from pydantic.dataclasses import dataclass
@@ -45,7 +48,8 @@ def perturb(samples: Samples, augment: Augmentation, rng: np.random.Generator) -
     """Vary speed, room, level, noise and final silence of samples (n,) at 16 kHz."""
     speed = augment.speeds[rng.integers(len(augment.speeds))]
     if speed != 1.0:
-        samples = Speed(speed)(samples[None], SAMPLE_RATE)[0]
+        with _without_onednn():
+            samples = Speed(speed)(samples[None], SAMPLE_RATE)[0]
     if augment.reverberation and rng.random() < augment.reverberation:
         samples = reverberate(samples, rng.uniform(*augment.reverberation_seconds), rng)
     samples = samples * np.float32(10 ** (rng.uniform(-augment.gain, augment.gain) / 20))
@@ -54,6 +58,17 @@ def perturb(samples: Samples, augment: Augmentation, rng: np.random.Generator) -
         samples = samples + np.float32(level) * rng.standard_normal(len(samples), dtype=np.float32)
     tail = round(rng.uniform(0, augment.tail) * SAMPLE_RATE)
     return np.concatenate([samples, np.zeros(tail, np.float32)])
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    """oneDNN compiles a convolution anew for every length of signal, which takes longer than the convolution."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 def reverberate(samples: Samples, seconds: float, rng: np.random.Generator) -> Samples:
