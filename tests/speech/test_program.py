@@ -18,11 +18,13 @@ from todm.export.executorch import ExecuTorch
 from todm.export.onnx import Onnx
 from todm.files import atomic_write
 from todm.program import Program, eager
-from todm.speech.encoder import Encoder, EncoderConfig
+from todm.speech.encoder import SUBSAMPLING, Encoder, EncoderConfig
 from todm.speech.features import SAMPLE_RATE, TAIL
 from todm.speech.program import transducer_program
 from todm.speech.task import SpeechTask
-from todm.speech.whole import WholeEncoder
+from todm.speech.tokens import Tokens
+from todm.speech.transducer import Transducer
+from todm.speech.whole import LONGEST, SILENCE, WholeEncoder
 
 
 @pytest.fixture(scope="session")
@@ -206,3 +208,21 @@ def test_executorch_runs_both_families_of_blocks(program, task, tmp_path: Path, 
     assert max(row["max_rel"] for row in rows) < (1e-5 if precision == "float" else 0.2)
     (traced,) = summarise(ExecuTorch().trace(path.parent, precision, 1, program.signature()))
     assert traced["matrix_accelerated"] == 1
+
+
+def test_memory_planned_ahead_does_not_grow_with_depth(tmp_path: Path) -> None:
+    """The matrices of one layer at a time: those of thirty seconds are far larger than all else."""
+    from executorch.exir._serialize._program import deserialize_pte_binary
+
+    planned = []
+    for depth in (1, 4):
+        config = EncoderConfig(width=[16], depth=[depth], hidden=[16], heads=[4], head_size=4, states=[4], front=16)
+        model = Transducer(config, 5, joiner_size=16, embedding_size=8)
+        subnet = extract(model, SearchSpace.of(model).largest()).eval()
+        whole = transducer_program(subnet, Tokens("words", ("<blk>", "▁", "a", "b", "c"))).only("offline")
+        (path,) = ExecuTorch().export(whole, tmp_path / str(depth), "float")["offline"]
+        plans = deserialize_pte_binary(path.read_bytes()).program.execution_plan
+        planned.append(next(sum(plan.non_const_buffer_sizes) for plan in plans if plan.name == "encode"))
+    frames = (LONGEST + SILENCE) // SUBSAMPLING
+    assert planned[0] > 4 * 4 * frames**2
+    assert planned[1] < 1.2 * planned[0]
