@@ -64,7 +64,7 @@ def perturb(samples: Samples, augment: Augmentation, rng: np.random.Generator) -
 def _without_onednn() -> Iterator[None]:
     """oneDNN compiles a convolution anew for every length of signal, which takes longer than the convolution."""
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:
