@@ -35,11 +35,13 @@ def regression(name: str, w: torch.Tensor, **arguments) -> nn.Linear:
 
 
 class Given(Penalty):
-    """eta of the golden masks, whatever the weight."""
+    """eta of the golden masks, whatever the weight; a mask needs nothing else of a penalty."""
 
     def _eta_hat(self, w):
         keep = torch.tensor(GOLDEN["duality.keep"])
         return (LAMBDA * keep / (1 - keep)).expand_as(w)
+
+    _omega = _f = None
 
 
 def tikhonov(keep: torch.Tensor) -> float:
