@@ -272,6 +272,29 @@ def test_a_run_that_has_diverged_stops(tmp_path):
     trainer(tmp_path / "never as many in a row", config, nan=often).fit()
 
 
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), True),
+        (ConnectionResetError(104, "Connection reset by peer"), True),
+        (FileNotFoundError(2, "No such file or directory"), True),  # its socket
+        (EOFError(), True),
+        (FileNotFoundError(2, "No such file or directory", "speech.wav"), False),
+        (RuntimeError("shapes do not match"), False),
+    ],
+)
+def test_a_dead_loader_is_told_however_it_shows(tmp_path, monkeypatch, error, told):
+    def batches(*_):
+        yield from ()
+        raise error
+
+    ours = trainer(tmp_path)
+    monkeypatch.setattr(ours.task, "train_batches", batches)
+    with pytest.raises(TodmError if told else type(error)) as caught:
+        ours.fit()
+    assert ("a process that prepares batches has died" in str(caught.value)) == told
+
+
 @pytest.mark.parametrize("moment", ["batch", "update"])
 def test_an_interrupt_saves_a_whole_update(finished, tmp_path, capsys, moment):
     """Ctrl-C while a batch is made, or when the weights have moved but their average has not."""

@@ -96,10 +96,13 @@ class Trainer:
                 self._save()
                 print(f"\nstopped at update {self.update}; go on with --resume auto", file=sys.stderr)
                 raise
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:
                 # In the middle of an update, for all we know: torch raises it where the signal finds it.
-                if not str(error).startswith("DataLoader worker (pid"):
+                if not _loader_died(error):
                     raise
+                # Or torch raises it once more while it clears away, where it can only be printed.
+                if threading.current_thread() is threading.main_thread():
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 raise TodmError(
                     f"a process that prepares batches has died, after update {self.update} (is there memory enough?); "
                     "go on with --resume auto"
@@ -229,6 +232,14 @@ class Trainer:
             "rates": self.rates.state_dict(),
         }
         save_checkpoint(self.folder / "checkpoints", self.update, state)
+
+
+def _loader_died(error: Exception) -> bool:
+    """Whether a process that prepares batches was killed: torch says so, or the socket that its batches come by."""
+    if isinstance(error, OSError):
+        # Of its socket, which has no file name, not of a file of the run's.
+        return isinstance(error, ConnectionError) or (isinstance(error, FileNotFoundError) and error.filename is None)
+    return isinstance(error, EOFError) or str(error).startswith("DataLoader worker (pid")
 
 
 @contextmanager
