@@ -2,12 +2,13 @@
 
 python -m bench.streaming build/streaming
 
-exports it into that folder, or finds it there, and prints the table of docs/deploy.md: chunks of 320 ms one after
-another, at the pace of a live signal, and ten thousand of them watching the memory. Weights are random: speed is not
-a matter of what they are.
+exports it into that folder, or finds it there, and prints the tables of docs/deploy.md: the two runtimes in turns,
+chunk by chunk; then each alone, chunks of 320 ms one after another, at the pace of a live signal, and ten thousand of
+them watching the memory. Weights are random: speed is not a matter of what they are.
 """
 
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date
@@ -15,10 +16,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from todm import SearchSpace, extract
-from todm.export import Bundle, Device, load_bundle, measure, write_bundle
+from todm.export import Bundle, Device, load_bundle, measure, runner, write_bundle
+from todm.export.backend import Precision
 from todm.program import Program
 from todm.speech.encoder import EncoderConfig
 from todm.speech.program import transducer_program
@@ -27,9 +30,10 @@ from todm.speech.transducer import Transducer
 
 ENCODER = EncoderConfig(width=[192], depth=[8], hidden=[768], heads=[16], head_size=16, states=[16], front=128)
 VOCABULARY = 500
-FORMS = (*product(("onnx", "executorch"), ("float", "int8")), ("onnx", "int4"))
+RUNTIMES = ("onnx", "executorch")
+FORMS: tuple[tuple[str, Precision], ...] = (*product(RUNTIMES, ("float", "int8")), ("onnx", "int4"))
 CYCLES, PACED, SOAK = 1_000, 1_000, 10_000
-BARS = {"float": 2.0, "int8": 1.0}
+BARS: dict[Precision, float] = {"float": 2.0, "int8": 1.0}
 """Most milliseconds of a chunk."""
 HERE = Device(name="here", cycles=CYCLES)
 Rows = dict[tuple[str, str], dict[str, Any]]
@@ -56,6 +60,31 @@ def bundle_in(folder: Path) -> Bundle:
         folder, made, name="streaming", arch={}, params=parameters, macs=0, metrics={},
         data={"name": "none", "license": "cc0-1.0"}, precisions=("float", "int8", "int4"),
     )  # fmt: skip
+
+
+def in_turns(bundle: Bundle, precision: Precision, cycles: int = CYCLES) -> dict[str, np.ndarray]:
+    """Milliseconds of every chunk by runtime, where the runtimes take turns chunk by chunk in this process.
+
+    Each finds the caches as the other left them, and whatever disturbs the machine disturbs both alike.
+    """
+    program = runner.way(bundle.manifest["program"])
+    calls = {runtime: runner.Cycle(bundle.methods(runtime, precision), program) for runtime in RUNTIMES}
+    times = {runtime: np.empty(runner.WARM_UP + cycles) for runtime in RUNTIMES}
+    for index in range(runner.WARM_UP + cycles):
+        for runtime, call in calls.items():
+            begin = time.perf_counter()
+            call()
+            times[runtime][index] = (time.perf_counter() - begin) * 1000.0
+    return {runtime: each[runner.WARM_UP :] for runtime, each in times.items()}
+
+
+def turns_table(bundle: Bundle) -> str:
+    """Markdown: medians of `in_turns` for each precision."""
+    lines = ["| in turns | onnx p50 ms | executorch p50 ms | executorch / onnx |", "|---|---|---|---|"]
+    for precision in BARS:
+        onnx, executorch = (float(np.median(times)) for times in in_turns(bundle, precision).values())
+        lines.append(f"| {precision} | {onnx:.2f} | {executorch:.2f} | {executorch / onnx:.2f} |")
+    return "\n".join(lines)
 
 
 def at_full_speed(bundle: Bundle) -> Rows:
@@ -95,4 +124,5 @@ def table(bundle: Bundle, rows: Rows, paced: Rows) -> str:
 
 if __name__ == "__main__":
     found = bundle_in(Path(sys.argv[1]))
+    print(turns_table(found), end="\n\n")
     print(table(found, at_full_speed(found), live(found)))

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.streaming import in_turns
 from todm.errors import TodmError
 from todm.export import Bundle, Device, find_device, measure, runner
 
@@ -39,6 +40,13 @@ def test_a_row_is_complete_and_sane(pristine: Bundle, tmp_path: Path, runtime: s
     assert 80 < row["first_token_ms"] < 12 * 80 + 1000
     assert row["matrix_accelerated"] == 1 and 0.5 < row["time_accelerated"] <= 1
     json.dumps(row, allow_nan=False)
+
+
+def test_two_runtimes_take_turns(pristine: Bundle) -> None:
+    """As many chunks of each, warm-up not among them."""
+    times = in_turns(pristine, "int8", cycles=7)
+    assert {runtime: len(each) for runtime, each in times.items()} == {"onnx": 7, "executorch": 7}
+    assert all((each > 0).all() for each in times.values())
 
 
 def test_the_peak_is_this_process_own(pristine: Bundle) -> None:
