@@ -12,11 +12,12 @@ from safetensors.torch import load_file
 from todm import activate
 from todm.cli import main
 from todm.errors import TodmError
-from todm.family import Family, read_arch
+from todm.family import Family
 from todm.int8 import SimulatedInt8
 from todm.run import Run
 from todm.search.budget import Budget
 from todm.seeds import as_text, summarise
+from todm.trained import Trained, read_arch
 
 RECIPE = f"""
 name: toy
@@ -42,9 +43,9 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_family_spans_the_space_and_every_file_is_measured(run):
     bench = rows(run / "bench.csv")
-    family = Family(Run.open(run))
+    trained = Trained(Run.open(run))
     sizes = sorted({int(row["params"]) for row in bench})
-    ends = [family.exact(arch)["params"] for arch in (family.space.smallest(), family.space.largest())]
+    ends = [trained.exact(arch)["params"] for arch in (trained.space.smallest(), trained.space.largest())]
     assert len(sizes) == 3
     assert [sizes[0], sizes[-1]] == ends
     assert {(row["runtime"], row["precision"]) for row in bench} == {("onnx", "float"), ("onnx", "int8")}
@@ -59,14 +60,14 @@ def test_float_files_answer_as_pytorch_does(run):
 
 
 def test_an_extracted_subnet_is_the_supernets(run):
-    family = Family(Run.open(run))
+    trained = Trained(Run.open(run))
     folder = next((run / "subnets").iterdir())
-    arch, subnet = family.load(folder)
+    arch, subnet = trained.load(folder)
     weights = load_file(folder / "subnet.safetensors")
     stored = json.loads((folder / "metrics.json").read_text())
     assert sum(tensor.numel() for tensor in weights.values()) == stored["params"]
     x = torch.randn(5, 8)
-    assert torch.allclose(subnet(x), family._built(arch)[1](x), atol=1e-6)
+    assert torch.allclose(subnet(x), trained.built(arch)[1](x), atol=1e-6)
 
 
 def test_a_budget_gives_a_bundle_measured_inside_it(run, capsys):
@@ -102,7 +103,8 @@ def test_an_infeasible_budget_is_refused_at_once(run, capsys):
     assert time.perf_counter() - start < 2
     message = capsys.readouterr().err.strip()
     assert "\n" not in message
-    smallest = Family(Run.open(run)).exact(Family(Run.open(run)).space.smallest())["params"]
+    trained = Trained(Run.open(run))
+    smallest = trained.exact(trained.space.smallest())["params"]
     assert f'--budget "params<={smallest:.0f}"' in message
 
 
@@ -115,7 +117,7 @@ def test_running_again_goes_on_and_other_settings_are_refused(run, capsys):
 
 
 def test_an_architecture_is_given_as_a_name_json_or_file(run, tmp_path):
-    space = Family(Run.open(run)).space
+    space = Trained(Run.open(run)).space
     (tmp_path / "arch.json").write_text(json.dumps(space.largest()))
     assert read_arch("largest", space) == read_arch(str(tmp_path / "arch.json"), space) == space.largest()
     assert read_arch(json.dumps(space.smallest()), space) == space.smallest()
@@ -189,6 +191,6 @@ def test_a_run_is_not_judged_on_other_data_than_it_was_trained_on(run):
     opened = Run.open(run)
     opened.note(data=opened.info["data"] | {"sha256": "of other recordings"})
     with pytest.raises(TodmError, match="was trained on: random numbers; now there are: random numbers; set TODM_DATA"):
-        Family(opened)
+        Trained(opened)
     opened.note(data={key: value for key, value in opened.info["data"].items() if key != "sha256"})
-    Family(Run.open(run))
+    Trained(Run.open(run))

@@ -1,93 +1,35 @@
-"""The subnets of a trained run: found, extracted, exported, proved and measured."""
+"""The subnets of a trained run that are asked for: searched by budget, or spread over the sizes."""
 
-import json
 import math
-import os
 import shutil
-import sys
-import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
 from contextlib import nullcontext
-from functools import cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save
-from torch import nn
 from tqdm import tqdm
 
-from todm.checkpoint import fingerprint, newest_checkpoint
-from todm.dropout import install
+from todm.deployment import deploy, export_subnet
 from todm.errors import TodmError
 from todm.export.backend import find_backend
-from todm.export.bench import BENCH_KEYS, measure
-from todm.export.browser import NoBrowser
-from todm.export.bundle import Bundle, load_bundle, publish, write_bundle
-from todm.export.card import FRONT
-from todm.export.device import Device, find_device
-from todm.export.gate import Gate
-from todm.export.proof import attach
-from todm.export.report import picture
-from todm.files import atomic_write, read_json, write_json
+from todm.export.bench import measure
+from todm.export.bundle import Bundle
+from todm.files import read_json, write_json
 from todm.int8 import SimulatedInt8
-from todm.program import Program
-from todm.proof import Chain, within_loss
-from todm.rows import put_rows
-from todm.run import Run
 from todm.search.budget import METRICS, Budget
-from todm.search.cost import CostModel
 from todm.search.evolve import evolve
 from todm.search.front import Candidate, write_front
 from todm.search.predictor import Predictor
 from todm.search.spread import arch_key, spread
-from todm.space import Arch, SearchSpace, activate
-from todm.subnet import extract
+from todm.space import Arch, activate
+from todm.trained import Trained
 
 ATTEMPTS = 3
 """Subnets exported for a budget before giving up on one that measures inside it."""
 
 
-class Family:
-    """All subnets of a run's supernet.
-
-    Args:
-        run: A trained run.
-        device: Name or path of the device profile, by default the recipe's.
-
-    Raises:
-        TodmError: the run is not trained, or the device is unknown.
-    """
-
-    def __init__(self, run: Run, device: str | None = None) -> None:
-        self.run, self.recipe = run, run.recipe
-        self.profile = device or run.recipe.export.device
-        self.device: Device = find_device(self.profile)
-        state, _ = newest_checkpoint(run.path / "checkpoints")
-        self.task = run.task()
-        trained, now = run.info.get("data", {}), self.task.provenance()
-        if trained.get("sha256") != now.get("sha256"):
-            raise TodmError(
-                f"{run.path} was trained on: {trained.get('source')}; now there are: {now.get('source')}; "
-                "set TODM_DATA, or the recipe's data, as they were"
-            )
-        self.supernet: nn.Module = self.task.build()
-        install(self.supernet, run.recipe.dropout)
-        self.supernet.eval()
-        prefix = "module."
-        weights = {k.removeprefix(prefix): v for k, v in state["average"].items() if k.startswith(prefix)}
-        self.supernet.load_state_dict(weights)
-        self.space = SearchSpace.of(self.supernet)
-        self.study = fingerprint(weights)
-        self.exact = CostModel(self.space, self._built)
-
-    def _built(self, arch: Arch) -> tuple[Program, nn.Module]:
-        subnet = extract(self.supernet, arch).eval()
-        return self.task.program(subnet), subnet
+class Family(Trained):
+    """The subnets of a trained run that fit a budget, or span its sizes."""
 
     def error(self, arch: Arch) -> float:
         """The first dev metric of a subnet, in the number format that is searched for."""
@@ -99,8 +41,6 @@ class Family:
     def _searched(self) -> str:
         """What names all that `error` depends on."""
         return self.study if self.recipe.search.precision == "float" else f"{self.study} {self.recipe.search.precision}"
-
-    # -- costs ------------------------------------------------------------------------------------------------
 
     def measurements(self) -> list[tuple[Arch, dict[str, Any]]]:
         """Measured costs of a few exported subnets, spread over the space; kept in search/measurements.json."""
@@ -118,10 +58,10 @@ class Family:
 
     def _candidate(self, folder: Path, arch: Arch) -> Bundle:
         """The files that a measurement needs: of the default way of use alone, where a runtime keeps ways apart."""
-        program, runtime = self._built(arch)[0], self.device.runtime
+        program, runtime = self.built(arch)[0], self.device.runtime
         if program.variants and find_backend(runtime).apart:
             program = program.only(next(iter(program.variants)))
-        return self._bundle(folder, program, arch, "candidate", [runtime], [self.device.precision], {})
+        return export_subnet(self, folder, program, arch, "candidate", [runtime], [self.device.precision], {})
 
     def floor(self) -> dict[str, float]:
         """Measured costs of the smallest subnet: no budget below them can be met. Kept in search/floor.json."""
@@ -141,8 +81,6 @@ class Family:
             return predicted | self.exact(arch)
 
         return costs
-
-    # -- search -----------------------------------------------------------------------------------------------
 
     def candidates(self, budget: Budget, trials: int | None) -> list[Candidate]:
         """Evolve subnets for a budget and write search/front.csv."""
@@ -190,7 +128,7 @@ class Family:
         broken: dict[str, float] = {}
         for candidate in sorted(inside, key=lambda c: c.error)[:ATTEMPTS]:
             folder = self.extract(candidate.arch)
-            rows = self.deploy([folder], [self.device.runtime])
+            rows = deploy(self, [folder], [self.device.runtime])
             chosen = (self.device.runtime, self.device.precision)
             row = next(row for row in rows if (row["runtime"], row["precision"]) == chosen)
             broken = costs.violations({k: v for k, v in row.items() if not isinstance(v, str)})
@@ -218,163 +156,5 @@ class Family:
             near = [c for c in left if off[id(c)] < step / 2] or sorted(left, key=lambda c: off[id(c)])[:1]
             chosen += sorted(near, key=lambda c: (c.error, c.costs["params"]))[:1]
         folders = [self.extract(c.arch) for c in sorted(chosen, key=lambda c: c.costs["params"])]
-        self.deploy(folders, self.recipe.export.runtimes)
+        deploy(self, folders, self.recipe.export.runtimes)
         return [str(folder) for folder in folders]
-
-    # -- deployment -------------------------------------------------------------------------------------------
-
-    def extract(self, arch: Arch, name: str | None = None) -> Path:
-        """Write a standalone subnet: subnet.safetensors, arch.json, metrics.json; returns its folder."""
-        arch = self.space.canonical(arch)
-        activate(self.supernet, arch)
-        dev = self.task.evaluate(self.supernet, "dev")
-        subnet = self._built(arch)[1]
-        metric, error = next(iter(dev.items()))
-        costs = self.exact(arch)
-        name = name or f"{self.device.name}@{costs['weight_bytes'] / 1e6:.2f}MB_{metric}{error:.1f}"
-        folder = self.run.path / "subnets" / name
-        atomic_write(folder / "subnet.safetensors", save(subnet.state_dict()))
-        write_json(folder / "arch.json", arch)
-        write_json(folder / "metrics.json", {"name": name, **costs, "dev": dev})
-        return folder
-
-    def load(self, folder: Path) -> tuple[Arch, nn.Module]:
-        """A subnet from its folder.
-
-        Raises:
-            TodmError: a file is missing or damaged, or belongs to another supernet.
-        """
-        arch: Arch = read_json(folder / "arch.json")
-        try:
-            subnet = extract(self.supernet, arch).eval()
-            subnet.load_state_dict(load_file(folder / "subnet.safetensors"))
-        except Exception as error:
-            line = " ".join(str(error).split())[:120]
-            raise TodmError(f"{folder} does not hold a subnet of {self.run.path}: {line}") from error
-        return arch, subnet
-
-    def deploy(self, folders: Sequence[Path], runtimes: Sequence[str]) -> list[dict[str, Any]]:
-        """Export subnets, compare each file with PyTorch on the test set, then measure them one by one.
-
-        Exports run side by side on the machine's cores; measurements never do.
-        """
-        jobs = [(str(self.run.path), self.profile, str(folder), list(runtimes)) for folder in folders]
-        workers = min(len(jobs), os.cpu_count() or 1, 4)
-        if workers > 1:
-            with ProcessPoolExecutor(workers, get_context("spawn"), _end_with_parent) as pool:
-                try:
-                    list(tqdm(pool.map(_prove, jobs), "exporting", total=len(jobs)))
-                except BrokenProcessPool as error:
-                    raise TodmError(
-                        "a process that exports has died (is there memory enough?); type the command again"
-                    ) from error
-        else:
-            for folder in folders:
-                self.prove(folder, runtimes)
-        measured: list[dict[str, Any]] = []
-        bar = tqdm(folders, "benchmarking")
-        for folder in bar:
-            bundle = load_bundle(folder / "bundle")
-            parity = {row["form"]: row for row in bundle.manifest["parity"]}
-            rows = []
-            metric = next(iter(bundle.manifest["metrics"]))
-            for runtime, precision in dict.fromkeys((form["runtime"], form["precision"]) for form in bundle.forms()):
-                samples = folder / f"cycles-{runtime}-{precision}.csv"
-                try:
-                    row = measure(bundle, self.device, runtime, precision, samples)
-                except NoBrowser as missing:
-                    print(f"todm: {runtime} {precision} is exported, not measured: {missing}", file=sys.stderr)
-                    continue
-                rows.append({"subnet": folder.name, **row, metric: parity[f"{runtime} {precision}"][metric]})
-            bundle.record(measurements=[{k: v for k, v in row.items() if k != "subnet"} for row in rows])
-            measured += rows
-            proven = [{"subnet": folder.name, **row} for row in bundle.manifest["parity"]]
-            put_rows(self.run.path / "parity.csv", proven, ["subnet", "form"])
-            if rows:
-                put_rows(self.run.path / "bench.csv", rows, BENCH_KEYS)
-        if measured:
-            front = picture(self.run.path)
-            for folder in folders:
-                load_bundle(folder / "bundle").record(files={FRONT: front})
-        return measured
-
-    def prove(self, folder: Path, runtimes: Sequence[str]) -> None:
-        """Export one subnet, put its bundle in place if it passes the gate, and write its rows of parity.csv.
-
-        Raises:
-            TodmError: a file is another model than the subnet, or int8 costs too much; the old bundle stays.
-        """
-        arch, subnet = self.load(folder)
-        chain = Chain(self.task, self.task.program(subnet))
-        write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"test": chain.truth.metrics})
-        scratch, export = folder / ".bundle", self.recipe.export
-        try:
-            bundle = within_loss(
-                chain, runtimes, export.max_wer_loss if {"float", "int8"} <= {*export.precisions} else None,
-                lambda kept, before: self._bundle(
-                    scratch, chain.program, arch, f"{self.recipe.name}-{folder.name}", runtimes, export.precisions,
-                    chain.truth.metrics, chain.recorded(), kept, before,
-                ),
-            )  # fmt: skip
-            rows = chain.pytorch_rows(self.supernet, arch, (folder / "subnet.safetensors").stat().st_size)
-            rows += chain.file_rows(bundle)
-            origin = {key: self.run.info.get(key) for key in ("name", "seed", "created", "git_commit", "versions")}
-            bundle.record(parity=rows, run=origin | {"checkpoint": self.study})
-            Gate(export.max_difference, export.max_changed).check(rows, len(chain.truth.outputs))
-            attach(bundle, chain.program, chain.carried())
-            publish(bundle, folder / "bundle")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-    def _bundle(
-        self, folder: Path, program: Program, arch: Arch, name: str, runtimes: Sequence[str], precisions: Sequence[Any],
-        metrics: dict[str, float], calls: Any = (), kept: Mapping[str, frozenset[str]] | None = None,
-        before: Bundle | None = None,
-    ) -> Bundle:  # fmt: skip
-        costs, data = self.exact(arch), self.run.info.get("data", {})
-        return write_bundle(
-            folder, program, name=name, arch=arch, params=int(costs["params"]), macs=int(costs["macs"]),
-            metrics=metrics, data={"name": data.get("source", ""), "license": data.get("licence", "other")},
-            task=getattr(self.task, "pipeline", ""), runtimes=runtimes, precisions=precisions, calibration=calls,
-            delegated=self.recipe.export.delegated, kept=kept, before=before,
-        )  # fmt: skip
-
-
-def read_arch(text: str, space: SearchSpace) -> Arch:
-    """An architecture as a user gives it: `smallest`, `largest`, a JSON object, or a file that holds one.
-
-    Raises:
-        TodmError: it is none of these, or does not belong to the space.
-    """
-    if text in ("smallest", "largest"):
-        return space.smallest() if text == "smallest" else space.largest()
-    try:
-        content = Path(text).read_text(encoding="utf-8") if Path(text).is_file() else text
-        return space.check(json.loads(content))
-    except (ValueError, AttributeError, TypeError) as error:
-        raise TodmError(f"--arch {text!r}: {error}; give smallest, largest, or JSON with every choice") from error
-
-
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it is killed: the next start would meet it in the same folders."""
-    parent = parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _prove(job: tuple[str, str, str, list[str]]) -> None:
-    run, device, folder, runtimes = job
-    torch.set_num_threads(1)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    _opened(run, device).prove(Path(folder), runtimes)
-
-
-@cache
-def _opened(run: str, device: str) -> Family:
-    """Once for all the subnets that a process exports."""
-    return Family(Run.open(run), device)

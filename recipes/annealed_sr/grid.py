@@ -17,12 +17,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from todm.errors import TodmError, script
-from todm.family import Family
 from todm.files import atomic_write
 from todm.recipes.annealed_sr.degrade import SCALE, UNSEEN
 from todm.recipes.annealed_sr.psnr import PEAK, psnr
 from todm.run import Run
 from todm.space import activate
+from todm.trained import Trained
 
 CROPS = {"Set5/img_003": (80, 60), "Set14/img_014": (150, 250)}
 """Pictures shown, and the top left corner of what is shown of them."""
@@ -31,18 +31,18 @@ SIDE, GAP, LINE = 88, 4, 14
 """Of a crop, between crops, and of a line of text, in pixels."""
 
 
-def nets(folder: Path) -> dict[str, Family]:
+def nets(folder: Path) -> dict[str, Trained]:
     """The trained runs of a folder by the name of their row.
 
     Raises:
         TodmError: there is none.
     """
     if (folder / "recipe.yaml").is_file():
-        return {folder.name: Family(Run.open(folder))}
+        return {folder.name: Trained(Run.open(folder))}
     found = {path.parent.parent.name: path.parent for path in sorted(folder.glob("*/seed0/recipe.yaml"))}
     if not found:
         raise TodmError(f"{folder} holds no run and no comparison; make one with `todm compare annealed_sr`")
-    return {name: Family(Run.open(path)) for name, path in found.items()}
+    return {name: Trained(Run.open(path)) for name, path in found.items()}
 
 
 def draw(folder: Path) -> bytes:
@@ -84,10 +84,10 @@ def draw(folder: Path) -> bytes:
 
 
 @torch.inference_mode()
-def _answer(family: Family, small: np.ndarray) -> np.ndarray:
+def _answer(trained: Trained, small: np.ndarray) -> np.ndarray:
     """What the trained net, or the largest of a family, makes of (height, width) uint8."""
-    activate(family.supernet, family.space.named(family.recipe.training.arch or "largest"))
-    large = family.supernet(torch.from_numpy(small.astype(np.float32) / np.float32(PEAK))[None, None])
+    activate(trained.supernet, trained.space.named(trained.recipe.training.arch or "largest"))
+    large = trained.supernet(torch.from_numpy(small.astype(np.float32) / np.float32(PEAK))[None, None])
     return np.rint(PEAK * large[0, 0].numpy()).clip(0, PEAK).astype(np.uint8)
 
 

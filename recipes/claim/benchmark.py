@@ -13,13 +13,13 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
-from todm.family import Family
 from todm.files import write_json
 from todm.recipe import STRICT, Count, Positive, build, load_recipe, merged, read_yaml
 from todm.recipes.claim.results import MISTAKES, SUPERNET, TRAININGS, chosen_rate, read_log, write_results
 from todm.recipes.claim.task import ClaimTask
 from todm.run import Run
 from todm.space import Arch, activate
+from todm.trained import Trained
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -76,13 +76,13 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
     if side != SUPERNET:
         training |= {"nets": "alone", "arch": plan.arch(side)}
     verbs.train(recipe, str(run), resume="auto", quick=quick, overrides=merged(changes, {"training": training}))
-    family = Family(Run.open(run))
+    trained = Trained(Run.open(run))
     nets = {}
     for size in plan.sizes if side == SUPERNET else [side]:
-        activate(family.supernet, plan.arch(size))
-        mistakes = {split: asdict(family.task.mistakes(family.supernet, split)) for split in ("dev", "test")}
-        nets[size] = {"params": family.exact(plan.arch(size))["params"], **mistakes}
-    write_json(run / MISTAKES, {"nets": nets, "audio_hours": audio_hours(run, family.task)})
+        activate(trained.supernet, plan.arch(size))
+        mistakes = {split: asdict(trained.task.mistakes(trained.supernet, split)) for split in ("dev", "test")}
+        nets[size] = {"params": trained.exact(plan.arch(size))["params"], **mistakes}
+    write_json(run / MISTAKES, {"nets": nets, "audio_hours": audio_hours(run, trained.task)})
 
 
 def audio_hours(run: Path, task: ClaimTask) -> float:

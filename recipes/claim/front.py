@@ -19,7 +19,6 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from todm.errors import TodmError, script
-from todm.family import Family
 from todm.files import atomic_write, write_json
 from todm.recipes.claim.results import SUPERNET, TRAININGS, chosen_rate
 from todm.run import Run
@@ -28,6 +27,7 @@ from todm.search.evolve import evolve
 from todm.search.front import Candidate, pareto_front
 from todm.search.spread import arch_key, spread
 from todm.space import activate
+from todm.trained import Trained
 
 SAMPLED = 48
 """Architectures spread over the space, none of them found by search."""
@@ -46,21 +46,21 @@ def measure(folder: Path) -> dict[str, Any]:
     """
     side = folder / TRAININGS / SUPERNET
     run = min((side / f"lr{chosen_rate(side):g}").glob("seed*"))
-    family = Family(Run.open(run))
+    trained = Trained(Run.open(run))
 
     def error(arch: dict[str, int], split: str = "dev") -> float:
-        activate(family.supernet, arch)
-        return float(family.task.evaluate(family.supernet, split)["wer"])
+        activate(trained.supernet, arch)
+        return float(trained.task.evaluate(trained.supernet, split)["wer"])
 
     found = evolve(
-        family.space, error, family.exact, Budget({}), storage=folder / "front.db", study=family.study, trials=TRIALS,
-        seed=family.recipe.seed,
+        trained.space, error, trained.exact, Budget({}), storage=folder / "front.db", study=trained.study,
+        trials=TRIALS, seed=trained.recipe.seed,
     )  # fmt: skip
     front = pareto_front(found)
     known = {arch_key(c.arch): c for c in found}
     sampled = [
-        known.get(arch_key(arch)) or Candidate(arch, error(arch), family.exact(arch))
-        for arch in tqdm(spread(family.space, SAMPLED, family.recipe.seed), "on the dev set")
+        known.get(arch_key(arch)) or Candidate(arch, error(arch), trained.exact(arch))
+        for arch in tqdm(spread(trained.space, SAMPLED, trained.recipe.seed), "on the dev set")
     ]
     both = {arch_key(c.arch): c for c in [*sampled, *front]}
     test = {key: error(c.arch, "test") for key, c in tqdm(both.items(), "on the test set")}

@@ -50,19 +50,19 @@ def common_and_rare(encoder: nn.Module, task: SimCSETask) -> tuple[float, float]
 @script
 def main(arguments: Sequence[str]) -> None:
     """RUN ROW [ROW ...]"""
-    from todm.family import Family
     from todm.run import Run
+    from todm.trained import Trained
 
     if len(arguments) < 2:
         raise TodmError("type: python -m todm.recipes.simcse_sts.weigh RUN ROW [ROW ...]")
     print(f"{'row':24} {'common':>8} {'rare':>8} {'rare / common':>14} {'seeds':>6}")
     for row in arguments[1:]:
-        families = [Family(Run.open(folder)) for folder in sorted(Path(arguments[0], row).glob("seed*"))]
-        if not families:
+        nets = [Trained(Run.open(folder)) for folder in sorted(Path(arguments[0], row).glob("seed*"))]
+        if not nets:
             raise TodmError(f"{arguments[0]} holds no row {row!r}; train it with `todm compare simcse_sts`")
-        common, rare = zip(*(common_and_rare(one.supernet, one.task) for one in families), strict=True)
+        common, rare = zip(*(common_and_rare(one.supernet, one.task) for one in nets), strict=True)
         ratio = mean(b / a for a, b in zip(common, rare, strict=True))
-        print(f"{row:24} {mean(common):8.4f} {mean(rare):8.4f} {ratio:14.2f} {len(families):6}")
+        print(f"{row:24} {mean(common):8.4f} {mean(rare):8.4f} {ratio:14.2f} {len(nets):6}")
 
 
 if __name__ == "__main__":

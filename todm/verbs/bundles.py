@@ -24,8 +24,9 @@ def export(
         device: Device profile to measure on, by default the recipe's.
         json: Print the result as JSON.
     """
-    from todm.family import Family
+    from todm.deployment import deploy
     from todm.run import Run
+    from todm.trained import Trained
 
     folder = Path(subnet).resolve()
     over: dict[str, Any] = {} if chunk_ms is None else {"model": {"chunk_ms": chunk_ms}}
@@ -33,7 +34,7 @@ def export(
     over["export"] = {key: value for key, value in gate.items() if value is not None}
     opened = Run.open(folder.parent.parent).adjusted(over)
     with opened.locked():
-        rows = Family(opened, device).deploy([folder], to.split(","))
+        rows = deploy(Trained(opened, device), [folder], to.split(","))
     return {"bundle": os.path.relpath(folder / "bundle"), "files": rows}
 
 

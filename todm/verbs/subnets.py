@@ -54,13 +54,13 @@ def extract(run: str, arch: str, name: str | None = None, json: bool = False) ->
         name: Name of the subnet; by default made of its size and error rate.
         json: Print the result as JSON.
     """
-    from todm.family import Family, read_arch
     from todm.run import Run
+    from todm.trained import Trained, read_arch
 
     opened = Run.open(run)
     with opened.locked():
-        family = Family(opened)
-        folder = family.extract(read_arch(arch, family.space), name)
+        trained = Trained(opened)
+        folder = trained.extract(read_arch(arch, trained.space), name)
     return {"subnet": str(folder)}
 
 
