@@ -4,7 +4,7 @@
 
 Each part is run forward and backward by itself on the same batches, for the ends of the family; then whole updates of
 each stage of training, for the supernet and for the largest net alone, weighted by the recipe's own schedule. Times
-are CPU milliseconds of one thread, medians over batches, all in one process.
+are CPU milliseconds of one thread, parts as medians over batches, all in one process.
 """
 
 import sys
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from tempfile import TemporaryDirectory
 
 import torch
@@ -86,9 +86,9 @@ def parts(model: Transducer, batch: Batch) -> dict[str, float]:
 
 
 def updates(trainer: Trainer, first: int, batches: list[Batch]) -> float:
-    """Milliseconds of an update, as the trainer does it from update `first` on."""
+    """Milliseconds of an update as the trainer does it from update `first` on: the mean, for its nets differ."""
     trainer.update = first
-    return median(timed(partial(trainer._step, batch)) for batch in batches)
+    return fmean(timed(partial(trainer._step, batch)) for batch in batches)
 
 
 def profile(recipe: str) -> dict[str, dict[str, float]]:

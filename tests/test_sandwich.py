@@ -121,3 +121,6 @@ def test_students_take_turns(model):
     assert turns == [["largest", name] for name in ("smallest", "random_0", "random_1", "smallest")]
     assert list(in_turn(archs, 2, 1)) == ["largest", "smallest", "random_1"]
     assert in_turn(archs, 3, 5) == in_turn(archs, 7, 0) == archs
+    seldom = [list(in_turn(archs, 0.5, update))[1:] for update in range(6)]
+    assert seldom == [[], ["smallest"], [], ["random_0"], [], ["random_1"]]
+    assert sum(len(in_turn(archs, 0.3, update)) - 1 for update in range(1000)) == 300

@@ -53,8 +53,9 @@ class Training:
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
-    students: Count | None = None
-    """Nets that an update trains beside the largest: the smallest and the random ones take turns; null: all of them."""
+    students: Positive | None = None
+    """Nets that an update trains beside the largest, on average: the smallest and the random ones take turns, with 0.5
+    one in every second update; null: all of them in each."""
     teacher: Literal["live", "average"] = "live"
     """Who teaches the subnets: the largest net as it stands, or its running average."""
     divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"

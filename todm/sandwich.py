@@ -26,11 +26,11 @@ def sandwich(space: SearchSpace, rng: random.Random, n_random: int) -> dict[str,
     return {"largest": space.largest(), "smallest": space.smallest(), **drawn}
 
 
-def in_turn(archs: dict[str, Arch], students: int, update: int) -> dict[str, Arch]:
-    """Of the architectures of an update the first and `students` of the others, which take turns."""
+def in_turn(archs: dict[str, Arch], students: float, update: int) -> dict[str, Arch]:
+    """Of the architectures of an update the first, and on average `students` of the others, which take turns."""
     (largest, first), *others = archs.items()
-    start = update * students
-    chosen = {(start + place) % len(others) for place in range(min(students, len(others)))}
+    turns = range(int(update * students), int((update + 1) * students))
+    chosen = {turn % len(others) for turn in turns}
     return {largest: first, **{name: arch for place, (name, arch) in enumerate(others) if place in chosen}}
 
 

@@ -27,7 +27,7 @@ class Plan:
     """What plan.yaml holds."""
 
     sizes: dict[str, dict[str, int]]
-    """Nets by name, the smallest first: `depth`, and `hidden` for every block."""
+    """Nets by name, the smallest first: a value for every axis, `hidden` the same in every block."""
     seeds: Count
     """Trainings of each side."""
     rates: list[Positive]
@@ -35,8 +35,9 @@ class Plan:
 
     def arch(self, size: str) -> Arch:
         """The architecture of a size."""
-        net, blocks = self.sizes[size], max(net["depth"] for net in self.sizes.values())
-        return {"depth": net["depth"]} | {f"hidden{block}": net["hidden"] for block in range(blocks)}
+        axes, blocks = dict(self.sizes[size]), max(net["depth"] for net in self.sizes.values())
+        hidden = axes.pop("hidden")
+        return axes | {f"hidden{block}": hidden for block in range(blocks)}
 
 
 def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from todm.distributed import WHOLE, Shard
-from todm.recipe import STRICT
+from todm.recipe import STRICT, Count
 from todm.recipes.digits.task import DigitsData, DigitsTask
 from todm.speech.batches import Batch
 from todm.speech.decode import greedy
@@ -36,6 +37,14 @@ class Mistakes:
 
 
 @dataclass(frozen=True, config=STRICT)
+class ClaimData(DigitsData):
+    """The digits, and how much of what they are varied into is kept."""
+
+    kept: Count = 2000
+    """Batches of a seed on disk, of 1 MB; a training that is longer meets them again."""
+
+
+@dataclass(frozen=True, config=STRICT)
 class ClaimModel(TransducerConfig):
     """Sizes of the recogniser, and what its subnets learn from."""
 
@@ -47,35 +56,38 @@ class ClaimModel(TransducerConfig):
 class ClaimTask(DigitsTask):
     """The digits task with its batches kept on disk: whatever is trained with one seed sees the same numbers."""
 
-    Data = DigitsData
+    Data = ClaimData
     Model = ClaimModel
     config: ClaimModel
 
-    def __init__(self, data: DigitsData, model: ClaimModel, seed: int, cache: Path) -> None:
+    def __init__(self, data: ClaimData, model: ClaimModel, seed: int, cache: Path) -> None:
         super().__init__(data, model, seed, cache)
         asked = json.dumps([self.prepared.checksum, dataclasses.asdict(data), seed], sort_keys=True)  # type: ignore[call-overload]
+        self.kept = data.kept
         self.batches = cache / "claim-batches" / sha256(asked.encode()).hexdigest()[:16]
 
     def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Batch]:
-        """The batches from `start` on: those on disk, then new ones, which are put there."""
+        """The batches from `start` on: those on disk, new ones that are put there, after `kept` the same again."""
         self.batches.mkdir(parents=True, exist_ok=True)
         fresh: Iterator[Batch] | None = None
-        index = start
-        while True:
-            path = self.batches / f"{index:06d}.safetensors"
-            if fresh is None and path.exists():
-                yield _load(path)
-            else:
-                fresh = fresh or super().train_batches(index, shard)
+        for index in count(start):
+            if index % self.kept == 0:
+                fresh = None
+            path = self.path(index)
+            if fresh is not None or not path.exists():
+                fresh = fresh or super().train_batches(index % self.kept, shard)
                 _save(next(fresh), path)
-                yield _load(path)  # not the batch itself: it is a little more exact
-            index += 1
+            yield _load(path)  # not the batch that was made: that one is a little more exact
+
+    def path(self, index: int) -> Path:
+        """Where a batch is kept."""
+        return self.batches / f"{index % self.kept:06d}.safetensors"
 
     def seconds_of(self, updates: int) -> list[float]:
         """Audio in each of the first batches, padding not counted."""
         found = []
         for index in range(updates):
-            with safe_open(self.batches / f"{index:06d}.safetensors", "pt") as file:
+            with safe_open(self.path(index), "pt") as file:
                 found.append(float(file.get_tensor("feature_lengths").sum()) / 100)
         return found
 

@@ -5,15 +5,19 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import torch
 
 from todm.recipes.claim import front, page
 from todm.recipes.claim.bootstrap import Bootstrap
 from todm.recipes.claim.results import busy_seconds
+from todm.recipes.claim.task import ClaimData, ClaimModel, ClaimTask
+from todm.speech.task import Batching
 
 
 def test_interval_of_one_seed_is_that_of_a_mean() -> None:
@@ -55,6 +59,22 @@ def test_pauses_and_waiting_are_not_training() -> None:
     assert busy_seconds(slept) == pytest.approx(0.5 + 0.05 + 0.9, abs=0.06)
     resumed = [*log, *({"seconds": 0.1 * n, "waiting": 0.5} for n in range(1, 4))]
     assert busy_seconds(resumed) == pytest.approx(0.65)
+
+
+def test_kept_batches_come_again(tmp_path: Path) -> None:
+    """Whoever asks, from wherever, even where some are lost: the batch of an update is always the same one."""
+    data = ClaimData(train=60, dev=6, test=8, kept=3, batching=Batching(seconds=10, workers=0))
+    task = ClaimTask(data, ClaimModel(), 0, tmp_path)
+    first = list(islice(task.train_batches(0), 8))
+    assert len(list(task.batches.iterdir())) == 3
+    assert not torch.equal(first[0].tokens, first[1].tokens)
+    task.path(4).unlink()
+    for start in (0, 2, 4, 7):
+        for batch, known in zip(task.train_batches(start), first[start:], strict=False):
+            assert torch.equal(batch.features, known.features)
+            assert torch.equal(batch.tokens, known.tokens)
+    assert all(torch.equal(first[n].features, first[n + 3].features) for n in range(5))
+    assert task.seconds_of(6) == 2 * task.seconds_of(3)
 
 
 def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
