@@ -62,8 +62,9 @@ class ClaimTask(DigitsTask):
 
     def __init__(self, data: ClaimData, model: ClaimModel, seed: int, cache: Path) -> None:
         super().__init__(data, model, seed, cache)
-        asked = json.dumps([self.prepared.checksum, dataclasses.asdict(data), seed], sort_keys=True)  # type: ignore[call-overload]
-        self.kept = data.kept
+        varied = dataclasses.asdict(data)  # type: ignore[call-overload]
+        self.kept = varied.pop("kept")
+        asked = json.dumps([self.prepared.checksum, varied, seed], sort_keys=True)
         self.batches = cache / "claim-batches" / sha256(asked.encode()).hexdigest()[:16]
 
     def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Batch]:
