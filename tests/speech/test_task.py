@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from todm import SearchSpace, activate
-from todm.speech.batches import evaluation_batches
+from todm.distributed import WHOLE, Shard
+from todm.speech.batches import evaluation_batches, train_batches
 from todm.speech.collapse import collapse
 from todm.speech.encoder import subsampled
 from todm.speech.lattice import lattice_arcs
@@ -94,3 +95,30 @@ def test_padding_does_not_count(task, trained):
     assert after.loss.item() == pytest.approx(before.loss.item(), rel=1e-4)
     assert after.weight[:, before.weight.shape[1] :].abs().max() == 0
     assert after.weight[:, :, before.weight.shape[2] :].abs().max() == 0
+
+
+def test_a_process_too_many_for_a_batch_adds_nothing(task):
+    """The gradients of all processes, each by its share of the symbols, are the gradient of the batch."""
+    model = task.build().eval()
+    activate(model, SearchSpace.of(model).largest())
+    corpus = task.corpus
+    one = corpus.cuts["train"].subset(first=1)
+
+    def gradient(batch):
+        output = task.loss(model, batch)
+        output.loss.backward()
+        grad = model.encoder.front_in.weight.grad.clone()
+        model.zero_grad()
+        return output.count, grad
+
+    def batch_of(shard):
+        return next(train_batches(one, corpus.tokens, seconds_per_batch=60, seed=0, workers=0, shard=shard))
+
+    count, whole = gradient(batch_of(WHOLE))
+    batches = [batch_of(Shard(rank, 2)) for rank in range(2)]
+    assert [batch.counted for batch in batches] == [True, False]
+    parts = list(map(gradient, batches))
+    assert sum(part for part, _ in parts) == count
+    assert parts[1][0] == 0 and parts[1][1].abs().max() > 0
+    together = sum(part / count * grad for part, grad in parts)
+    assert torch.allclose(together, whole)

@@ -47,6 +47,8 @@ class Batch:
     texts: list[str]
     unreadable: list[str] = field(default_factory=list)
     """Utterances that should have been in it."""
+    counted: bool = True
+    """Whether it is of this process: a batch of fewer utterances than processes gives the last ones a stand-in."""
     log: dict[str, int] = field(default_factory=dict)
     """What the run's log says of it."""
 
@@ -88,7 +90,9 @@ class _Loader:
     def __getitem__(self, item: tuple[int, CutSet]) -> Batch:
         index, cuts = item
         features, read, unreadable = [], [], []
-        for place, cut in self.shard.of(list(enumerate(cuts))):
+        whole = list(enumerate(cuts))
+        part = self.shard.of(whole)
+        for place, cut in part or whole[:1]:
             try:
                 samples = samples_of(cut)
             except Exception as error:  # whatever the reader of a format raises
@@ -98,7 +102,8 @@ class _Loader:
             read.append(cut)
         if not read:
             raise TodmError(f"no utterance of a batch can be read, such as {unreadable[0]}; check the recordings")
-        return make_batch(features, read, self.tokens, unreadable)
+        batch = make_batch(features, read, self.tokens, unreadable)
+        return batch if part else dataclasses.replace(batch, counted=False)
 
     def _features(self, samples: Samples, seed: list[int]) -> Tensor:
         if self.augment is None:

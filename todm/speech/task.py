@@ -147,7 +147,7 @@ class SpeechTask:
             log_probs = ctc.log_softmax(-1).transpose(0, 1)
             of_ctc = F.ctc_loss(log_probs, tokens, lengths, token_lengths, BLANK, "sum", zero_infinity=True)
             loss = loss + self.config.ctc * of_ctc / symbols
-        return LossOutput(loss, logits, weight / symbols, float(symbols))
+        return LossOutput(loss, logits, weight / symbols, float(symbols) if batch.counted else 0.0)
 
     def taught(
         self, model: Transducer, encoded: Tensor, tokens: Tensor, collapsed: Tensor, occupancy: Tensor
