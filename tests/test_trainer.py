@@ -89,6 +89,15 @@ def test_growth_trains_the_shallowest_net_alone(tmp_path):
     assert sizes == {(1, 32)}  # at full width
 
 
+def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
+    config = replace(CONFIG, updates=4, growth=0.5, growing="ends", average=0.0)
+    trainer(tmp_path, config).fit()
+    nets = [{key for key in row if key.startswith("loss")} for row in log_of(tmp_path)]
+    assert nets == [{"loss_shallowest", "loss_smallest"}] * 2 + [{"loss_largest", "loss_smallest", "loss_random_0"}] * 2
+    with pytest.raises(ValueError, match="a net trained alone has no smaller one beside it"):
+        replace(CONFIG, nets="alone", arch="largest", growing="ends")
+
+
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "cosine"), ("sgd", "constant"), ("scaled_adam", "eden")])
 def test_one_net_can_be_trained_alone_by_any_optimiser(tmp_path, optimizer, schedule):
     config = replace(

@@ -51,6 +51,8 @@ class Training:
     growth: Fraction = 0.6
     """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
     rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
+    growing: Literal["largest", "ends"] = "largest"
+    """Widths that those updates train: the largest, or the smallest net of the family beside it."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     students: Positive | None = None
@@ -83,6 +85,8 @@ class Training:
             raise ValueError("weight_decay is for adamw and sgd; scaled_adam learns the size of each tensor instead")
         if self.distils and self.distillation_start < self.growth:
             raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
+        if self.nets == "alone" and self.growing == "ends":
+            raise ValueError("growing: ends is for a family; a net trained alone has no smaller one beside it")
 
     @property
     def distils(self) -> bool:

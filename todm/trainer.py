@@ -187,7 +187,8 @@ class Trainer:
         """The architectures of one update."""
         config, space = self.config, self.space
         if progress < config.growth:
-            return {"shallowest": space.shallowest(self.alone)}
+            ends = {"smallest": space.smallest()} if config.growing == "ends" else {}
+            return {"shallowest": space.shallowest(self.alone), **ends}
         if self.alone is not None:
             return {"alone": self.alone}
         if config.nets == "random":
