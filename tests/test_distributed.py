@@ -14,6 +14,7 @@ from distributed_worker import CONFIG
 
 from todm.checkpoint import list_checkpoints, newest_checkpoint
 from todm.distributed import Shard
+from todm.errors import TodmError
 
 HERE = Path(__file__).parent
 RECIPE = f"""
@@ -40,7 +41,8 @@ def log_of(folder: Path) -> list[dict]:
 def test_a_shard_is_every_so_manieth_item():
     parts = [Shard(rank, 3).of(range(8)) for rank in range(3)]
     assert [list(part) for part in parts] == [[0, 3, 6], [1, 4, 7], [2, 5]]
-    assert [list(Shard(rank, 3).of([1, 2])) for rank in range(3)] == [[1], [2], []]
+    with pytest.raises(TodmError, match="a batch of 2 cannot be split between 3 processes; enlarge batches"):
+        Shard(0, 3).of([1, 2])
 
 
 def test_two_processes_with_parts_of_each_batch_train_what_one_does(tmp_path):

@@ -29,8 +29,11 @@ class Shard:
     def of(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every `world`-th item from the `rank`-th on: neighbours in length go to different processes.
 
-        Nothing for the last processes where there are fewer items: what they work on instead must count nothing.
+        Raises:
+            TodmError: there are fewer items than processes.
         """
+        if len(items) < self.world:
+            raise TodmError(f"a batch of {len(items)} cannot be split between {self.world} processes; enlarge batches")
         return items[self.rank :: self.world]
 
 

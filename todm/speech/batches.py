@@ -91,7 +91,8 @@ class _Loader:
         index, cuts = item
         features, read, unreadable = [], [], []
         whole = list(enumerate(cuts))
-        part = self.shard.of(whole)
+        # The last batch of a bucket may be smaller than the number of processes.
+        part = self.shard.of(whole) if len(whole) >= self.shard.world else whole[self.shard.rank :][:1]
         for place, cut in part or whole[:1]:
             try:
                 samples = samples_of(cut)
