@@ -96,6 +96,8 @@ def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
     assert nets == [{"loss_shallowest", "loss_smallest"}] * 2 + [{"loss_largest", "loss_smallest", "loss_random_0"}] * 2
     with pytest.raises(ValueError, match="a net trained alone has no smaller one beside it"):
         replace(CONFIG, nets="alone", arch="largest", growing="ends")
+    with pytest.raises(ValueError, match="growing: ends does nothing without growth"):
+        replace(CONFIG, growth=0.0, growing="ends")
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "cosine"), ("sgd", "constant"), ("scaled_adam", "eden")])

@@ -85,8 +85,10 @@ class Training:
             raise ValueError("weight_decay is for adamw and sgd; scaled_adam learns the size of each tensor instead")
         if self.distils and self.distillation_start < self.growth:
             raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
-        if self.nets == "alone" and self.growing == "ends":
+        if self.growing == "ends" and self.nets == "alone":
             raise ValueError("growing: ends is for a family; a net trained alone has no smaller one beside it")
+        if self.growing == "ends" and self.growth == 0:
+            raise ValueError("growing: ends does nothing without growth; give growth, or leave growing out")
 
     @property
     def distils(self) -> bool:
