@@ -91,7 +91,12 @@ class Trainer:
             try:
                 first = self.shard.rank == 0
                 with Journal(self.folder, self.update, self.config.updates) if first else nullcontext() as journal:
-                    self._loop(journal)
+                    try:
+                        self._loop(journal)
+                    except (RuntimeError, OSError, EOFError) as error:
+                        if _loader_died(error):
+                            _ignore_children()
+                        raise
             except KeyboardInterrupt:
                 self._save()
                 print(f"\nstopped at update {self.update}; go on with --resume auto", file=sys.stderr)
@@ -100,9 +105,6 @@ class Trainer:
                 # In the middle of an update, for all we know: torch raises it where the signal finds it.
                 if not _loader_died(error):
                     raise
-                # Or torch raises it once more while it clears away, where it can only be printed.
-                if threading.current_thread() is threading.main_thread():
-                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 raise TodmError(
                     f"a process that prepares batches has died, after update {self.update} (is there memory enough?); "
                     "go on with --resume auto"
@@ -241,6 +243,12 @@ def _loader_died(error: Exception) -> bool:
         # Of its socket, which has no file name, not of a file of the run's.
         return isinstance(error, ConnectionError) or (isinstance(error, FileNotFoundError) and error.filename is None)
     return isinstance(error, EOFError) or str(error).startswith("DataLoader worker (pid")
+
+
+def _ignore_children() -> None:
+    """What torch has told, be it as a lost socket, it must not raise once more while all is being closed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 @contextmanager
