@@ -98,6 +98,8 @@ def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
         replace(CONFIG, nets="alone", arch="largest", growing="ends")
     with pytest.raises(ValueError, match="growing: ends does nothing without growth"):
         replace(CONFIG, growth=0.0, growing="ends")
+    with pytest.raises(ValueError, match="students is for nets: sandwich"):
+        replace(CONFIG, nets="random", students=1.0)
 
 
 @pytest.mark.parametrize(("optimizer", "schedule"), [("adamw", "cosine"), ("sgd", "constant"), ("scaled_adam", "eden")])

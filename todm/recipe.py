@@ -87,6 +87,8 @@ class Training:
             raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
         if self.growing == "ends" and self.nets == "alone":
             raise ValueError("growing: ends is for a family; a net trained alone has no smaller one beside it")
+        if self.students is not None and self.nets != "sandwich":
+            raise ValueError("students is for nets: sandwich: only there do smaller nets take turns beside the largest")
         if self.growing == "ends" and self.growth == 0:
             raise ValueError("growing: ends does nothing without growth; give growth, or leave growing out")
 
