@@ -94,7 +94,7 @@ def updates(trainer: Trainer, first: int, batches: list[Batch]) -> float:
 def profile(recipe: str) -> dict[str, dict[str, float]]:
     """Milliseconds of each part by net, and of a whole update of each stage of training, for both sides."""
     loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
-    largest = {"nets": "alone", "arch": "largest"}
+    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None}
     with TemporaryDirectory() as scratch:
         task = Run(Path(scratch), loaded, home).task()
         sides = {

@@ -94,6 +94,14 @@ def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
     trainer(tmp_path, config).fit()
     nets = [{key for key in row if key.startswith("loss")} for row in log_of(tmp_path)]
     assert nets == [{"loss_shallowest", "loss_smallest"}] * 2 + [{"loss_largest", "loss_smallest", "loss_random_0"}] * 2
+    trainer(tmp_path / "in turn", replace(config, students=0.5)).fit()
+    nets = [{key for key in row if key.startswith("loss")} for row in log_of(tmp_path / "in turn")]
+    assert nets == [
+        {"loss_shallowest"},
+        {"loss_shallowest", "loss_smallest"},
+        {"loss_largest"},
+        {"loss_largest", "loss_random_0"},
+    ]
     with pytest.raises(ValueError, match="a net trained alone has no smaller one beside it"):
         replace(CONFIG, nets="alone", arch="largest", growing="ends")
     with pytest.raises(ValueError, match="growing: ends does nothing without growth"):

@@ -56,8 +56,8 @@ class Training:
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     students: Positive | None = None
-    """Nets that an update trains beside the largest, on average: the smallest and the random ones take turns, with 0.5
-    one in every second update; null: all of them in each."""
+    """Smaller nets that an update trains, on average: beside the largest the smallest and the random ones take turns,
+    with 0.5 one in every second update, and so does the smallest beside the block that grows. null: all in each."""
     teacher: Literal["live", "average"] = "live"
     """Who teaches the subnets: the largest net as it stands, or its running average."""
     divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"

@@ -30,7 +30,7 @@ def in_turn(archs: dict[str, Arch], students: float, update: int) -> dict[str, A
     """Of the architectures of an update the first, and on average `students` of the others, which take turns."""
     (largest, first), *others = archs.items()
     turns = range(int(update * students), int((update + 1) * students))
-    chosen = {turn % len(others) for turn in turns}
+    chosen = {turn % len(others) for turn in turns if others}
     return {largest: first, **{name: arch for place, (name, arch) in enumerate(others) if place in chosen}}
 
 

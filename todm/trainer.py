@@ -190,12 +190,13 @@ class Trainer:
         config, space = self.config, self.space
         if progress < config.growth:
             ends = {"smallest": space.smallest()} if config.growing == "ends" else {}
-            return {"shallowest": space.shallowest(self.alone), **ends}
-        if self.alone is not None:
-            return {"alone": self.alone}
-        if config.nets == "random":
-            return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
-        archs = sandwich(space, rng, config.random_nets)
+            archs = {"shallowest": space.shallowest(self.alone), **ends}
+        elif self.alone is not None:
+            archs = {"alone": self.alone}
+        elif config.nets == "random":
+            archs = {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
+        else:
+            archs = sandwich(space, rng, config.random_nets)
         return archs if config.students is None else in_turn(archs, config.students, self.update)
 
     def evaluated(self) -> dict[str, Arch]:
