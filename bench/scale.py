@@ -41,7 +41,8 @@ def independent() -> dict[str, float]:
     with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
         folders, updates = (first, second), WARM + UPDATES // 2
         processes = [start(folder, 1, updates, SECONDS) for folder in folders]
-        if any([process.wait() for process in processes]):
+        codes = [process.wait() for process in processes]
+        if any(codes):
             raise RuntimeError("a training of the benchmark failed")
         slowest = max(counted(folder)["seconds"] for folder in folders)
     return {"seconds": slowest, "cpu_seconds": 2 * slowest, "peak_mb": 0.0}
