@@ -5,7 +5,7 @@ first seed, from the same grid. Each training is a run folder, RUN/trainings/SID
 got wrong in mistakes.json: a benchmark that was killed goes on where it was.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, field
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ class Plan:
     """Trainings of each side."""
     rates: list[Positive]
     """Learning rates tried with the first seed."""
+    alone: dict[str, Any] = field(default_factory=dict)
+    """What is different in the recipe's `training:` for nets alone, where they do better with it."""
 
     def arch(self, size: str) -> Arch:
         """The architecture of a size."""
@@ -75,7 +77,7 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
         return
     training: dict[str, Any] = {"lr": rate}
     if side != SUPERNET:
-        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest", "students": None}
+        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest", "students": None} | plan.alone
     verbs.train(recipe, str(run), resume="auto", quick=quick, overrides=merged(changes, {"training": training}))
     trained = Trained(Run.open(run))
     nets = {}
