@@ -32,7 +32,7 @@ other speakers, 5 to 15 dB below. {cpu}, one thread a training, {created}.
 ## Subnets against nets trained alone
 
 Both sides: {updates} updates on the same batches; learning rate from the same grid, chosen on the dev set with the
-first seed.
+first seed; the share of them in which a net grows as it suits each side (recipes/claim/README.md tells what was tried).
 
 {table}
 ![error against parameters](docs/claim/error.svg) ![seconds](docs/claim/cost.svg)
