@@ -50,15 +50,17 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
         return [f"the undisturbed run ended with {undisturbed.returncode}: {undisturbed.stderr[-500:]}"], hit
     longest = time.monotonic() - begin  # kills fall on every part of a run, however slow the machine is now
     killed = out = folder / "killed-0"
-    for kill in range(kills):
+    starts = 0
+    while hit.total() < kills:
+        starts += 1
         process = subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True)
         try:
             _, err = process.communicate(timeout=rng.uniform(0, longest))
             if process.returncode:
-                wrong.append(f"start {kill} ended by itself with {process.returncode}: {err[-500:]}")
+                wrong.append(f"start {starts} ended by itself with {process.returncode}: {err[-500:]}")
             else:  # It ended before its time: begin another.
                 wrong += differences(folder / "whole", out)
-                killed = out = folder / f"killed-{kill + 1}"
+                killed = out = folder / f"killed-{starts}"
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
