@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from todm.recipe import load_recipe
+from todm.recipe import load_recipe, read_yaml
 from todm.run import Run
 from todm.space import activate
 from todm.speech.batches import Batch
@@ -94,7 +94,9 @@ def updates(trainer: Trainer, first: int, batches: list[Batch]) -> float:
 def profile(recipe: str) -> dict[str, dict[str, float]]:
     """Milliseconds of each part by net, and of a whole update of each stage of training, for both sides."""
     loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
-    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None}
+    plan = home / "plan.yaml"  # of the claim, where nets alone are trained as suits them
+    own = read_yaml(plan).get("alone", {}) if plan.exists() else {}
+    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None, **own}
     with TemporaryDirectory() as scratch:
         task = Run(Path(scratch), loaded, home).task()
         sides = {
