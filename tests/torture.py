@@ -57,10 +57,10 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
         try:
             _, err = process.communicate(timeout=rng.uniform(0, longest))
             if process.returncode:
-                wrong.append(f"start {starts} ended by itself with {process.returncode}: {err[-500:]}")
-            else:  # It ended before its time: begin another.
-                wrong += differences(folder / "whole", out)
-                killed = out = folder / f"killed-{starts}"
+                return [*wrong, f"start {starts} ended by itself with {process.returncode}: {err[-500:]}"], hit
+            # It ended before its time: begin another.
+            wrong += differences(folder / "whole", out)
+            killed = out = folder / f"killed-{starts}"
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.communicate()
