@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from todm.dropout import penalty
+from todm.once import computed_once
 from todm.space import Arch, SearchSpace, activate
 from todm.task import LossOutput
 
@@ -50,18 +51,19 @@ def accumulate_gradients(
         The loss of each net and the mean divergence of the others from the teacher.
     """
     log: dict[str, float] = {}
-    for index, (name, arch) in enumerate(archs.items()):
-        activate(model, arch)
-        output = loss(model, batch)
-        total = output.loss
-        if index == 0:
-            teacher = teacher or output.detach()
-        elif teacher is not None and strength > 0:
-            distance = (teacher.weight * divergence(output.logits, teacher.logits)).sum()
-            total = total + strength * distance
-            log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
-        if (extra := penalty(model)) is not None:
-            total = total + extra
-        total.backward()  # type: ignore[no-untyped-call]
-        log[f"loss_{name}"] = float(output.loss.detach())
+    with computed_once(model):
+        for index, (name, arch) in enumerate(archs.items()):
+            activate(model, arch)
+            output = loss(model, batch)
+            total = output.loss
+            if index == 0:
+                teacher = teacher or output.detach()
+            elif teacher is not None and strength > 0:
+                distance = (teacher.weight * divergence(output.logits, teacher.logits)).sum()
+                total = total + strength * distance
+                log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
+            if (extra := penalty(model)) is not None:
+                total = total + extra
+            total.backward()  # type: ignore[no-untyped-call]
+            log[f"loss_{name}"] = float(output.loss.detach())
     return log

@@ -3,8 +3,11 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse.audio.backend import LibsndfileBackend, audio_backend, get_default_audio_backend
 from lhotse.cut import Cut
 
 from todm.errors import TodmError
@@ -24,9 +27,22 @@ class Corpus:
         return ((samples_of(cut), text_of(cut)) for cut in self.cuts[split])
 
 
+class _Backend(LibsndfileBackend):
+    """lhotse's default, which for each file looks through the environment for what else could read it, where needed."""
+
+    def read_audio(self, path_or_fd: Any, *arguments: Any, **options: Any) -> tuple[np.ndarray, int]:
+        if str(path_or_fd).endswith((".wav", ".flac")):
+            return super().read_audio(path_or_fd, *arguments, **options)
+        return get_default_audio_backend().read_audio(path_or_fd, *arguments, **options)
+
+
+_BACKEND = _Backend()
+
+
 def samples_of(cut: Cut) -> Samples:
     """The audio of a cut, mixed down: (n,) at 16 kHz."""
-    return mono_16k(cut.load_audio().T, cut.sampling_rate)
+    with audio_backend(_BACKEND):
+        return mono_16k(cut.load_audio().T, cut.sampling_rate)
 
 
 def text_of(cut: Cut) -> str:

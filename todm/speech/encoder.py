@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from todm.dropout import Site
 from todm.elastic import ElasticLayerNorm, ElasticLinear, ElasticStack
+from todm.once import Once
 from todm.recipe import STRICT, Count
 from todm.space import Choice, Width
 from todm.speech.attention import WindowAttention
@@ -122,6 +123,8 @@ class Encoder(nn.Module):
         self.register_buffer("feature_scale", torch.ones(BINS))
         self.front_in = ElasticLinear(3 * BINS, config.front)
         self.front_out = ElasticLinear(3 * config.front, width)
+        # All nets of a family begin with the same vectors unless their width is a choice.
+        self.begin = Once(self.subsample) if isinstance(width, int) else self.subsample
 
         def mixer(index: int) -> nn.Module:
             if config.attention_every and (index + 1) % config.attention_every == 0:
@@ -157,7 +160,7 @@ class Encoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
-        x = self.subsample(features)
+        x = self.begin(features)
         for block in self.blocks:
             x = block(x)
         return self.project(self.norm(x))

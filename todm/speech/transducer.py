@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from todm.once import Once
 from todm.speech.encoder import Encoder, EncoderConfig
 
 BLANK = 0
@@ -65,6 +66,7 @@ class Transducer(nn.Module):
         self.ctc = nn.Linear(joiner_size, vocabulary)
         maps = {name: nn.Linear(joiner_size, vocabulary) for name in ("encoder", "predictor")}
         self.simple = nn.ModuleDict(maps) if pruned else None
+        self.predicted = Once(self.predict)
 
     def start_with_blanks(self, bias: float) -> None:
         """Let all outputs begin with `bias` on the blank."""
@@ -79,7 +81,7 @@ class Transducer(nn.Module):
         self.ctc = self.simple = None
         return self
 
-    def predicted(self, tokens: Tensor) -> Tensor:
+    def predict(self, tokens: Tensor) -> Tensor:
         """What the predictor says before each token and after the last.
 
         Args:
