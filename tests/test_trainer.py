@@ -54,7 +54,7 @@ def test_the_log_tells_the_whole_story(finished):
     rows = log_of(finished.folder)
     assert [row["update"] for row in rows] == list(range(1, 121))
     growing, apart, taught = rows[:30], rows[30:60], rows[61:]
-    assert all({k for k in row if k.startswith("loss")} == {"loss_shallowest"} for row in growing)
+    assert all({k for k in row if k.startswith("loss")} == {"loss_largest"} for row in growing)
     nets = {"loss_largest", "loss_smallest", "loss_random_0"}
     assert all({k for k in row if k.startswith("loss")} == nets for row in apart + taught)
     assert not any("divergence" in row for row in growing + apart)
@@ -89,16 +89,40 @@ def test_growth_trains_the_shallowest_net_alone(tmp_path):
     assert sizes == {(1, 32)}  # at full width
 
 
+@pytest.mark.parametrize(
+    "nets", [{"growing": "ends", "students": 1.0}, {"growing": "largest"}, {"nets": "alone", "arch": "largest"}]
+)
+def test_growth_goes_through_all_depths(tmp_path, nets):
+    config = replace(CONFIG, updates=10, growth=0.8, deepening=0.5, distillation_start=0.8, **nets)
+    made = trainer(tmp_path, config)
+    depths, loss = [[] for _ in range(10)], made.task.loss
+
+    def watched(model, batch):
+        depths[made.update].append(len(model.blocks))
+        return loss(model, batch)
+
+    made.task.loss = watched
+    made.fit()
+    assert [found[0] for found in depths] == [1, 1, 1, 1, 1, 2, 2, 3, 3, 3]
+    beside = [len(found) - 1 for found in depths]
+    if "students" in nets:
+        assert beside == [1] * 10
+        assert all(found[1] <= found[0] for found in depths)
+        assert max(found[1] for found in depths) > 1
+    else:
+        assert beside[:8] == [0] * 8
+
+
 def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
     config = replace(CONFIG, updates=4, growth=0.5, growing="ends", average=0.0)
     trainer(tmp_path, config).fit()
     nets = [{key for key in row if key.startswith("loss")} for row in log_of(tmp_path)]
-    assert nets == [{"loss_shallowest", "loss_smallest"}] * 2 + [{"loss_largest", "loss_smallest", "loss_random_0"}] * 2
+    assert nets == [{"loss_largest", "loss_smallest"}] * 2 + [{"loss_largest", "loss_smallest", "loss_random_0"}] * 2
     trainer(tmp_path / "in turn", replace(config, students=0.5)).fit()
     nets = [{key for key in row if key.startswith("loss")} for row in log_of(tmp_path / "in turn")]
     assert nets == [
-        {"loss_shallowest"},
-        {"loss_shallowest", "loss_smallest"},
+        {"loss_largest"},
+        {"loss_largest", "loss_smallest"},
         {"loss_largest"},
         {"loss_largest", "loss_random_0"},
     ]
@@ -106,6 +130,8 @@ def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
         replace(CONFIG, nets="alone", arch="largest", growing="ends")
     with pytest.raises(ValueError, match="growing: ends does nothing without growth"):
         replace(CONFIG, growth=0.0, growing="ends")
+    with pytest.raises(ValueError, match="deepening is a part of growth"):
+        replace(CONFIG, growth=0.0, deepening=0.5)
     with pytest.raises(ValueError, match="students is for nets: sandwich"):
         replace(CONFIG, nets="random", students=1.0)
 
@@ -160,10 +186,10 @@ def test_bfloat16_trains_float32_weights(tmp_path):
     made.fit()
     assert {p.dtype for p in made.model.parameters()} == {torch.float32}
     rows = log_of(tmp_path)
-    assert rows[-1]["loss_largest"] < 0.8 * rows[0]["loss_shallowest"]
+    assert rows[-1]["loss_largest"] < 0.8 * rows[0]["loss_largest"]
     trainer(tmp_path / "float32", replace(CONFIG, updates=40)).fit()
-    assert rows[0]["loss_shallowest"] == pytest.approx(log_of(tmp_path / "float32")[0]["loss_shallowest"], rel=0.02)
-    assert rows[0]["loss_shallowest"] != log_of(tmp_path / "float32")[0]["loss_shallowest"]
+    assert rows[0]["loss_largest"] == pytest.approx(log_of(tmp_path / "float32")[0]["loss_largest"], rel=0.02)
+    assert rows[0]["loss_largest"] != log_of(tmp_path / "float32")[0]["loss_largest"]
 
 
 def test_the_seed_decides_everything(finished, tmp_path):

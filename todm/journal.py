@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from todm.files import atomic_write
 
-SHOWN = ("loss_shallowest", "loss_alone", "loss_largest", "loss_smallest", "divergence")
+SHOWN = ("loss_alone", "loss_largest", "loss_smallest", "divergence")
 """Values of a row beside the progress bar."""
 
 

@@ -49,10 +49,12 @@ class Training:
     clipping_scale: Positive | None = 2.0
     """ScaledAdam's gradients are clipped to this multiple of the median norm; null turns it off."""
     growth: Fraction = 0.6
-    """Fraction of the updates that train the shallowest net alone before the sandwich begins: it learns the task's
-    rough shape sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
+    """Fraction of the updates in which the net grows: it begins with the fewest layers, learns the task's rough shape
+    sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
+    deepening: Fraction = 0.0
+    """Last part of growth, in which the net goes through all depths, one after another; 0: to the deepest at once."""
     growing: Literal["largest", "ends"] = "largest"
-    """Widths that those updates train: the largest, or the smallest net of the family beside it."""
+    """What is trained meanwhile: the largest net of the depth reached, or smaller ones beside it."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     students: Positive | None = None
@@ -91,6 +93,15 @@ class Training:
             raise ValueError("students is for nets: sandwich: only there do smaller nets take turns beside the largest")
         if self.growing == "ends" and self.growth == 0:
             raise ValueError("growing: ends does nothing without growth; give growth, or leave growing out")
+        if self.deepening and self.growth == 0:
+            raise ValueError("deepening is a part of growth; give growth, or leave deepening out")
+
+    def grown(self, progress: float) -> float:
+        """Share of the depths that a net has after a fraction of the updates."""
+        if progress >= self.growth:
+            return 1.0
+        start = self.growth * (1 - self.deepening)
+        return max(0.0, progress - start) / (self.growth - start) if self.deepening else 0.0
 
     @property
     def distils(self) -> bool:

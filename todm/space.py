@@ -216,11 +216,18 @@ class SearchSpace:
         """Every choice at its most: the supernet itself."""
         return {name: options[-1] for name, options in self.choices.items()}
 
-    def shallowest(self, arch: Arch | None = None) -> Arch:
-        """The fewest layers, with all other choices those of `arch`, by default the largest."""
+    def young(self, share: float) -> "SearchSpace":
+        """The architectures of few layers: at share 0 those of the least depth, at 1 all, between them step by step."""
         depths = {gate.depth for uses in self._uses.values() for gates in uses for gate in gates}
-        widths = arch or self.largest()
-        return {name: options[0] if name in depths else widths[name] for name, options in self.choices.items()}
+
+        def up_to(name: str, options: tuple[int, ...]) -> tuple[int, ...]:
+            return options[: 1 + math.ceil(share * (len(options) - 1))] if name in depths else options
+
+        return SearchSpace({name: up_to(name, options) for name, options in self.choices.items()}, self._uses)
+
+    def within(self, arch: Arch) -> Arch:
+        """`arch` with whatever is larger than this space has at the largest it has."""
+        return {name: min(arch[name], options[-1]) for name, options in self.choices.items()}
 
     def named(self, arch: str | Arch) -> Arch:
         """The architecture `largest`, `smallest`, or one given whole.

@@ -187,16 +187,15 @@ class Trainer:
 
     def _archs(self, progress: float, rng: random.Random) -> dict[str, Arch]:
         """The architectures of one update."""
-        config, space = self.config, self.space
-        if progress < config.growth:
-            ends = {"smallest": space.smallest()} if config.growing == "ends" else {}
-            archs = {"shallowest": space.shallowest(self.alone), **ends}
-        elif self.alone is not None:
-            archs = {"alone": self.alone}
-        elif config.nets == "random":
-            archs = {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
-        else:
-            archs = sandwich(space, rng, config.random_nets)
+        config = self.config
+        space = self.space.young(config.grown(progress))
+        if self.alone is not None:
+            return {"alone": space.within(self.alone)}
+        if progress < config.growth and config.growing == "largest":
+            return {"largest": space.largest()}
+        if config.nets == "random":
+            return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
+        archs = sandwich(space, rng, config.random_nets if config.grown(progress) > 0 else 0)
         return archs if config.students is None else in_turn(archs, config.students, self.update)
 
     def evaluated(self) -> dict[str, Arch]:
