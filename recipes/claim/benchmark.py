@@ -5,6 +5,8 @@ first seed, from the same grid. Each training is a run folder, RUN/trainings/SID
 got wrong in mistakes.json: a benchmark that was killed goes on where it was.
 """
 
+import json
+from collections.abc import Sequence
 from dataclasses import asdict, field
 from operator import mul
 from pathlib import Path
@@ -13,9 +15,17 @@ from typing import Any
 from pydantic.dataclasses import dataclass
 from tqdm import tqdm
 
-from todm.files import write_json
+from todm.files import atomic_write, read_json
 from todm.recipe import STRICT, Count, Positive, build, load_recipe, merged, read_yaml
-from todm.recipes.claim.results import MISTAKES, SUPERNET, TRAININGS, chosen_rate, read_log, write_results
+from todm.recipes.claim.results import (
+    MISTAKES,
+    SUPERNET,
+    TRAININGS,
+    busy_seconds,
+    chosen_rate,
+    read_log,
+    write_results,
+)
 from todm.recipes.claim.task import ClaimTask
 from todm.run import Run
 from todm.space import Arch, activate
@@ -85,11 +95,15 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
         activate(trained.supernet, plan.arch(size))
         mistakes = {split: asdict(trained.task.mistakes(trained.supernet, split)) for split in ("dev", "test")}
         nets[size] = {"params": trained.exact(plan.arch(size))["params"], **mistakes}
-    write_json(run / MISTAKES, {"nets": nets, "audio_hours": audio_hours(run, trained.task)})
+    log, info = read_log(run), read_json(run / "run.json")
+    told = {
+        "nets": nets, "audio_hours": audio_hours(log, trained.task), "seconds": round(busy_seconds(log), 1),
+        "updates": len(log), "cpu": info["machine"]["cpu"], "date": info["created"][:10],
+    }  # fmt: skip
+    atomic_write(run / MISTAKES, json.dumps(told))  # on one line: it is full of long lists
 
 
-def audio_hours(run: Path, task: ClaimTask) -> float:
+def audio_hours(rows: Sequence[dict[str, Any]], task: ClaimTask) -> float:
     """Hours of audio that went through a net."""
-    rows = read_log(run)
     nets = (sum(name.startswith("loss_") for name in row) for row in rows)
     return round(sum(map(mul, nets, task.seconds_of(len(rows)))) / 3600, 3)

@@ -7,12 +7,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
 from todm.recipes.claim import charts
-from todm.recipes.claim.results import SUPERNET, TRAININGS, as_markdown, summary
+from todm.recipes.claim.results import as_markdown, summary
 
 PICTURES = "docs/claim"
 
@@ -27,7 +26,7 @@ of one training. This page holds what was measured here. It is written by
     python -m todm.recipes.claim.page {run} {ablation} --out RESULTS.md
 
 Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
-other speakers, 5 to 15 dB below. {cpu}, one thread a training, {created}.
+other speakers, 5 to 15 dB below. {cpu}, one thread a training, {date}.
 
 ## Subnets against nets trained alone
 
@@ -69,12 +68,9 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
         raise TodmError(f"{run} holds no results; type: todm run claim --out {run}")
     sizes = [row["size"] for row in read_json(run / "claim.json")["rows"]]
     claim = summary(run, sizes)
-    first = min((run / TRAININGS / SUPERNET).glob("lr*/seed*"))
-    info: dict[str, Any] = read_json(first / "run.json")
     page = INTRODUCTION.format(
-        run="runs/claim", ablation="runs/claim-ablation", cpu=info["machine"]["cpu"], created=info["created"][:10],
-        updates=len((first / "log.jsonl").read_text(encoding="utf-8").splitlines()), table=as_markdown(claim),
-    )  # fmt: skip
+        run="runs/claim", ablation="runs/claim-ablation", **claim["made"], table=as_markdown(claim)
+    )
     pictures = {"error": charts.errors(claim), "cost": charts.costs(claim)}
     if (run / "front.json").exists():
         found = read_json(run / "front.json")

@@ -32,6 +32,8 @@ class Side:
     """Of training, mean over seeds."""
     audio_hours: float
     """Through a net, one training."""
+    made: dict[str, str]
+    """`updates`, `cpu` and `date` of the first training."""
 
 
 def chosen_rate(folder: Path) -> float:
@@ -70,15 +72,15 @@ def read_side(folder: Path) -> Side:
     """The trainings of a side at its chosen learning rate."""
     rate = chosen_rate(folder)
     runs = [read_json(path) for path in sorted(folder.glob(f"lr{rate:g}/seed*/{MISTAKES}"))]
-    logs = [read_log(path.parent) for path in sorted(folder.glob(f"lr{rate:g}/seed*/{MISTAKES}"))]
     nets = list(runs[0]["nets"])
     return Side(
         rate,
         {net: np.array([run["nets"][net]["test"]["errors"] for run in runs], float) for net in nets},
         {net: int(runs[0]["nets"][net]["params"]) for net in nets},
         np.array(runs[0]["nets"][nets[0]]["test"]["words"]),
-        mean(map(busy_seconds, logs)),
+        mean(run["seconds"] for run in runs),
         runs[0]["audio_hours"],
+        {key: str(runs[0][key]) for key in ("updates", "cpu", "date")},
     )
 
 
@@ -104,6 +106,7 @@ def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
         "mean_relative": draws.relative(
             [family.errors[size][:seeds] for size in sizes], [alone[size].errors[size][:seeds] for size in sizes]
         ),
+        "made": family.made,
         "family": {"rate": family.rate, "seconds": family.seconds, "audio_hours": family.audio_hours},
         "cost_of_largest": family.seconds / alone[sizes[-1]].seconds,
         "cost_of_all": family.seconds / sum(side.seconds for side in alone.values()),
