@@ -3,8 +3,8 @@
     python -m bench.step [RECIPE]       digits by default
 
 Each part is run forward and backward by itself on the same batches, for the ends of the family; then whole updates of
-each stage of training, for the supernet and for the largest net alone, weighted by the recipe's own schedule. Times
-are CPU milliseconds of one thread, parts as medians over batches, all in one process.
+the supernet and of the largest net alone, at places spread evenly over the recipe's own schedule. Times are CPU
+milliseconds of one thread, parts as medians over batches, all in one process.
 """
 
 import sys
@@ -30,7 +30,7 @@ from todm.speech.lattice import lattice_loss
 from todm.speech.transducer import BLANK, Transducer
 from todm.trainer import Trainer
 
-BATCHES = 20
+BATCHES, PLACES = 10, 20
 FIRST = 300
 """Batch to begin with, past the short ones of the start."""
 
@@ -85,14 +85,17 @@ def parts(model: Transducer, batch: Batch) -> dict[str, float]:
     return found
 
 
-def updates(trainer: Trainer, first: int, batches: list[Batch]) -> float:
-    """Milliseconds of an update as the trainer does it from update `first` on: the mean, for its nets differ."""
-    trainer.update = first
-    return fmean(timed(partial(trainer._step, batch)) for batch in batches)
+def course(trainer: Trainer, batches: list[Batch]) -> list[float]:
+    """Milliseconds of an update as the trainer does it, at `PLACES` spread evenly over training: means over batches."""
+    found = []
+    for place in range(PLACES):
+        trainer.update = int((place + 0.5) / PLACES * trainer.config.updates)
+        found.append(fmean(timed(partial(trainer._step, batch)) for batch in batches))
+    return found
 
 
 def profile(recipe: str) -> dict[str, dict[str, float]]:
-    """Milliseconds of each part by net, and of a whole update of each stage of training, for both sides."""
+    """Milliseconds of each part by net, and of whole updates, for both sides."""
     loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
     plan = home / "plan.yaml"  # of the claim, where nets alone are trained as suits them
     own = read_yaml(plan).get("alone", {}) if plan.exists() else {}
@@ -112,11 +115,8 @@ def profile(recipe: str) -> dict[str, dict[str, float]]:
             rows = [parts(trainer.model.train(), batch) for batch in batches]
             table[name] = {key: median(row[key] for row in rows) for key in rows[0]}
         for name, trainer in sides.items():
-            growing = updates(trainer, 1, batches)
-            whole = updates(trainer, trainer.config.updates - BATCHES, batches)
-            growth = trainer.config.growth
-            mean = growth * growing + (1 - growth) * whole
-            table[name] = {"update, growing": growing, "update, whole": whole, "mean update": mean}
+            found = course(trainer, batches)
+            table[name] = {"first update": found[0], "last update": found[-1], "mean update": fmean(found)}
     return table
 
 
