@@ -1,6 +1,6 @@
 """Where the time of a training step goes, part by part, and what a whole family costs beside its largest net alone.
 
-    python -m bench.step [RECIPE]       digits by default
+    python -m bench.step [RECIPE [FILE.json]]       digits by default
 
 Each part is run forward and backward by itself on the same batches, for the ends of the family; then whole updates of
 the supernet and of the largest net alone, at places spread evenly over the recipe's own schedule. Times are CPU
@@ -11,15 +11,20 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bench.run import cpu_model
+from todm.files import write_json
+from todm.once import Once
 from todm.recipe import load_recipe, read_yaml
 from todm.run import Run
 from todm.space import activate
@@ -115,19 +120,29 @@ def profile(recipe: str) -> dict[str, dict[str, float]]:
             rows = [parts(trainer.model.train(), batch) for batch in batches]
             table[name] = {key: median(row[key] for row in rows) for key in rows[0]}
         for name, trainer in sides.items():
-            found = course(trainer, batches)
-            table[name] = {"first update": found[0], "last update": found[-1], "mean update": fmean(found)}
+            table[name] = _summary(course(trainer, batches))
+        with patch.object(Once, "__call__", lambda once, source: once.function(source)):
+            table["supernet, nothing shared"] = _summary(course(sides["supernet"], batches))
     return table
 
 
-def main() -> None:
-    """Print the table."""
-    table = profile(sys.argv[1] if sys.argv[1:] else "digits")
+def _summary(milliseconds: list[float]) -> dict[str, float]:
+    return {"first update": milliseconds[0], "last update": milliseconds[-1], "mean update": fmean(milliseconds)}
+
+
+def main(recipe: str = "digits", out: str | None = None) -> None:
+    """Print the table, and write it where asked."""
+    table = profile(recipe)
     for name, row in table.items():
-        print(f"{name:<16}" + "  ".join(f"{key} {value:.1f} ms" for key, value in row.items()))
-    ratio = table["supernet"]["mean update"] / table["largest alone"]["mean update"]
-    print(f"the family costs {ratio:.2f} times its largest net alone")
+        print(f"{name:<26}" + "  ".join(f"{key} {value:.1f} ms" for key, value in row.items()))
+    alone = table["largest alone"]["mean update"]
+    shared, before = (table[name]["mean update"] / alone for name in ("supernet", "supernet, nothing shared"))
+    print(
+        f"the family costs {shared:.2f} times its largest net alone, with nothing shared by its nets {before:.2f} times"
+    )
+    if out is not None:
+        write_json(out, {"recipe": recipe, "cpu": cpu_model(), "date": f"{date.today()}", "milliseconds": table})
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

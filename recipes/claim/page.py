@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
@@ -14,16 +15,22 @@ from todm.recipes.claim import charts
 from todm.recipes.claim.results import as_markdown, summary
 
 PICTURES = "docs/claim"
+PROMISED = -3.0
+"""Mean relative difference of the paper, in percent."""
 
 INTRODUCTION = """# Results
 
 The promise of TODM is that the subnets of one supernet are as good as the same nets trained alone, for about the cost
 of one training. This page holds what was measured here. It is written by
 
-    todm run claim --out {run}
-    python -m todm.recipes.claim.front {run}
-    todm compare claim --out {ablation}
-    python -m todm.recipes.claim.page {run} {ablation} --out RESULTS.md
+    todm run claim --out runs/claim
+    python -m todm.recipes.claim.front runs/claim
+    python -m bench.step claim runs/claim/step.json
+    todm compare claim --out runs/claim-ablation
+    python -m todm.recipes.claim.page runs/claim runs/claim-ablation --out RESULTS.md
+
+and its data are kept beside the recipe: `python -m todm.recipes.claim.page recipes/claim/measured
+recipes/claim/measured/ablation` writes it again. What was tried on the way, and why, is in recipes/claim/README.md.
 
 Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
 other speakers, 5 to 15 dB below. {cpu}, one thread a training, {date}.
@@ -34,7 +41,24 @@ Both sides: {updates} updates on the same batches; learning rate from the same g
 first seed; the share of them in which a net grows as it suits each side (recipes/claim/README.md tells what was tried).
 
 {table}
+{verdict}
+
 ![error against parameters](docs/claim/error.svg) ![seconds](docs/claim/cost.svg)
+"""
+
+STEP = """
+## What the family costs
+
+Milliseconds of an update's processor time, {cpu}, one thread, {date} (`python -m bench.step {recipe}`). The front end
+and the predictor are computed once for all nets of an update; "nothing shared" is what it was before.
+
+| | first update | last update | mean over training | of the largest alone |
+|---|---|---|---|---|
+{sides}
+
+| forward and backward of one net | largest | smallest |
+|---|---|---|
+{parts}
 """
 
 FRONT = """
@@ -68,10 +92,10 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
         raise TodmError(f"{run} holds no results; type: todm run claim --out {run}")
     sizes = [row["size"] for row in read_json(run / "claim.json")["rows"]]
     claim = summary(run, sizes)
-    page = INTRODUCTION.format(
-        run="runs/claim", ablation="runs/claim-ablation", **claim["made"], table=as_markdown(claim)
-    )
+    page = INTRODUCTION.format(**claim["made"], table=as_markdown(claim), verdict=verdict(claim))
     pictures = {"error": charts.errors(claim), "cost": charts.costs(claim)}
+    if (run / "step.json").exists():
+        page += step(read_json(run / "step.json"))
     if (run / "front.json").exists():
         found = read_json(run / "front.json")
         correlation = found.pop("rank_correlation")
@@ -84,6 +108,34 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
     for name, picture in pictures.items():
         atomic_write(out.parent / PICTURES / f"{name}.svg", picture)
     return atomic_write(out, page)
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """Whether the promise is kept, in a sentence."""
+    rows, mean = claim["rows"], claim["mean_relative"].value
+    held = [row["size"] for row in rows if row["difference"].low <= 0]
+    kept = len(held) == len(rows) and mean <= PROMISED
+    factor = rows[0]["alone"].value / rows[-1]["alone"].value
+    return (
+        f"**The promise is {'kept' if kept else 'not kept'} here.** The subnet is not worse than the net trained alone "
+        f"(the interval of the difference includes 0 or lies below it) at {len(held)} of {len(rows)} sizes "
+        f"({', '.join(held) or 'none'}); the mean relative difference is {mean:+.1f} %, and {PROMISED} % was promised. "
+        f"Alone, the smallest net errs {factor:.2f} times as often as the largest."
+    )
+
+
+def step(measured: dict[str, Any]) -> str:
+    """The section on cost, from what bench.step wrote."""
+    table = measured["milliseconds"]
+    alone = table["largest alone"]["mean update"]
+    names = ("largest alone", "supernet, nothing shared", "supernet")
+    cells = [[name, *(f"{value:.1f}" for value in table[name].values())] for name in names]
+    sides = [[*row, f"{table[row[0]]['mean update'] / alone:.2f}"] for row in cells]
+    parts = [[name, f"{value:.1f}", f"{table['smallest'][name]:.1f}"] for name, value in table["largest"].items()]
+    text = {
+        key: "\n".join(f"| {' | '.join(row)} |" for row in rows) for key, rows in (("sides", sides), ("parts", parts))
+    }
+    return STEP.format(**measured, **text)
 
 
 @script
