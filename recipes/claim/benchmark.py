@@ -71,11 +71,22 @@ def benchmark(recipe: str, folder: Path, quick: bool, overrides: dict[str, Any])
     first = overrides.get("seed", loaded.seed)
     with tqdm(total=len(sides) * (len(rates) + seeds - 1), desc="trainings") as bar:
         for seed in range(first, first + seeds):
+            make_batches(recipe, folder, quick, merged(overrides, {"seed": seed}))
             for side in sides:
                 for rate in rates if seed == first else [chosen_rate(folder / TRAININGS / side)]:
                     train(recipe, folder, plan, side, rate, quick, merged(overrides, {"seed": seed}))
                     bar.update()
     return write_results(folder, list(plan.sizes))
+
+
+def make_batches(recipe: str, folder: Path, quick: bool, changes: dict[str, Any]) -> None:
+    """Put the batches of a seed on disk before anything is trained and timed."""
+    loaded, home = load_recipe(recipe, changes, "quick" if quick else "")
+    task = Run(folder, loaded, home).task()
+    assert isinstance(task, ClaimTask)
+    batches = task.train_batches(0)
+    for _ in tqdm(range(min(task.kept, loaded.training.updates)), desc="batches", leave=False):
+        next(batches)
 
 
 def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: bool, changes: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ class Side:
     words: np.ndarray
     """(utterances,)"""
     seconds: float
-    """Of training, mean over seeds."""
+    """Of training, median over seeds."""
     audio_hours: float
     """Through a net, one training."""
     made: dict[str, str]
@@ -78,7 +78,7 @@ def read_side(folder: Path) -> Side:
         {net: np.array([run["nets"][net]["test"]["errors"] for run in runs], float) for net in nets},
         {net: int(runs[0]["nets"][net]["params"]) for net in nets},
         np.array(runs[0]["nets"][nets[0]]["test"]["words"]),
-        mean(run["seconds"] for run in runs),
+        median(run["seconds"] for run in runs),
         runs[0]["audio_hours"],
         {key: str(runs[0][key]) for key in ("updates", "cpu", "date")},
     )

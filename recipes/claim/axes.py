@@ -1,0 +1,78 @@
+"""Further axes of the search space: whether the front of a family gets better when more may be chosen.
+
+    python -m todm.recipes.claim.axes ABLATION
+
+ABLATION is the folder of `todm compare claim`; its rows `AXES` are families that differ in what may be chosen. For each
+budget on parameters the net of the least dev error within it is taken, out of architectures spread over the space, and
+its error on the test set counts: what somebody who searches would get. Writes ABLATION/axes.csv and ABLATION/axes.md.
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from todm.compare import RESULT, as_markdown, summarise
+from todm.errors import TodmError, script
+from todm.files import atomic_write, read_json
+from todm.run import Run
+from todm.search.spread import spread
+from todm.space import activate
+from todm.trained import Trained
+
+AXES = ("no distillation", "one number of heads", "states chosen too", "width chosen too")
+"""Rows of compare.yaml, the recipe's own space first."""
+ARCHITECTURES = 32
+"""Evaluated of each family, its ends among them."""
+BUDGETS = np.geomspace(20_000, 100_000, 9)
+"""Parameters, at most."""
+
+
+def measure(run: Path) -> dict[str, float]:
+    """Test error (percent) under the small, middle and large third of the budgets, and under all of them: means."""
+    trained = Trained(Run.open(run))
+    rows = []
+    for arch in tqdm(spread(trained.space, ARCHITECTURES, trained.recipe.seed), run.parent.name):
+        activate(trained.supernet, arch)
+        errors = [float(trained.task.evaluate(trained.supernet, split)["wer"]) for split in ("dev", "test")]
+        rows.append((float(trained.exact(arch)["params"]), *errors))
+    smallest = min(rows)
+    within = [[row for row in rows if row[0] <= budget] or [smallest] for budget in BUDGETS]
+    found = np.array([min(rows, key=lambda row: row[1])[2] for rows in within])
+    thirds = zip(("small", "middle", "large"), found.reshape(3, -1), strict=True)
+    return {"wer": float(found.mean())} | {name: float(part.mean()) for name, part in thirds}
+
+
+def compare(folder: Path) -> str:
+    """Measure every training of the rows; returns the table, with differences from the recipe's own space."""
+    runs = [(row, path.parent) for row in AXES for path in sorted((folder / row).glob(f"seed*/{RESULT}"))]
+    found = []
+    for row, run in runs:
+        seed, seconds = int(run.name.removeprefix("seed")), read_json(run / RESULT)["seconds"]
+        found.append({"row": row, "net": "front", "seed": seed, **measure(run), "seconds": seconds})
+    if {line["row"] for line in found} != set(AXES):
+        raise TodmError(f"{folder} lacks trainings of {', '.join(AXES)}; type: todm compare claim --out {folder}")
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    atomic_write(folder / "axes.csv", text.getvalue())
+    table = as_markdown(summarise(found, AXES[0]))
+    atomic_write(folder / "axes.md", table)
+    return table
+
+
+@script
+def main(arguments: Sequence[str]) -> None:
+    """ABLATION"""
+    if len(arguments) != 1:
+        raise TodmError("type: python -m todm.recipes.claim.axes ABLATION")
+    print(compare(Path(arguments[0])))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
