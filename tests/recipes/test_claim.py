@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from todm.recipes.claim import front, page
-from todm.recipes.claim.bootstrap import Bootstrap
+from todm.recipes.claim import axes, front, page
+from todm.recipes.claim.bootstrap import Bootstrap, Interval
 from todm.recipes.claim.results import busy_seconds
 from todm.recipes.claim.task import ClaimData, ClaimModel, ClaimTask
 from todm.speech.task import Batching
@@ -115,8 +115,15 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
     lines = [f"{row},{net},{seed},{10 + seed}" for row in ("plain", "no & part") for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
     (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer", *lines]))
     (ablation / "table.md").write_text("| row |\n|---|\n| plain |\n")
+    update = {"first update": 30.0, "last update": 60.0, "mean update": 52.0}
+    sides = {"largest alone": update | {"mean update": 40.0}, "supernet": update, "supernet, nothing shared": update}
+    parts = {"largest": {"blocks": 35.0}, "smallest": {"blocks": 5.0}}
+    told = {"recipe": "claim", "cpu": "a processor", "date": "2026-11-28", "milliseconds": sides | parts}
+    (run / "step.json").write_text(json.dumps(told))
     assert page.main([str(run), str(ablation), "--out", str(out)]) == 0
     text = out.read_text()
+    assert "| supernet | 30.0 | 60.0 | 52.0 | 1.30 |" in text
+    assert "| blocks | 35.0 | 5.0 |" in text
     assert all(size in text for size in ("| XS |", "| XL |", "| plain |"))
     assert f"{found['architectures']} architectures" in text
     for name in ("error", "cost", "front", "ablation"):
@@ -124,7 +131,27 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
         ElementTree.parse(out.parent / "docs" / "claim" / f"{name}.svg")
 
 
+@pytest.mark.parametrize(("low", "mean", "kept"), [(-0.5, -3.5, True), (-0.5, -1.0, False), (0.1, -3.5, False)])
+def test_the_page_says_whether_the_promise_is_kept(low: float, mean: float, kept: bool) -> None:
+    rows = [
+        {"size": size, "alone": Interval(alone, 0, 0), "difference": Interval(low + 1, low if size == "S" else -1, 2)}
+        for size, alone in (("S", 9.0), ("L", 6.0))
+    ]
+    said = page.verdict({"rows": rows, "mean_relative": Interval(mean, mean - 1, mean + 1)})
+    assert said.startswith(f"**The promise is {'kept' if kept else 'not kept'} here.**")
+    assert ("at 2 of 2 sizes (S, L)" if low < 0 else "at 1 of 2 sizes (L)") in said
+    assert f"is {mean:+.1f} %" in said and "errs 1.50 times as often" in said
+
+
+def test_results_are_those_of_the_data_kept_beside_the_recipe(tmp_path: Path) -> None:
+    home = Path(page.__file__).parent
+    measured = home / "measured"
+    written = page.write_page(measured, measured / "ablation", tmp_path / "RESULTS.md").read_text()
+    assert written == (home.parent.parent / "RESULTS.md").read_text()
+
+
 def test_tools_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert front.main([str(tmp_path)]) == page.main([str(tmp_path)]) == 2
+    assert front.main([str(tmp_path)]) == page.main([str(tmp_path)]) == axes.main([str(tmp_path)]) == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2 and all("todm run claim --out" in line for line in said)
+    assert len(said) == 3 and all("todm run claim --out" in line for line in said[:2])
+    assert "todm compare claim --out" in said[2]
