@@ -10,6 +10,7 @@ milliseconds of one thread, parts as medians over batches, all in one process.
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -36,6 +37,7 @@ from todm.speech.transducer import BLANK, Transducer
 from todm.trainer import Trainer
 
 BATCHES, PLACES = 10, 20
+UNSHARED = "supernet, nothing shared"
 FIRST = 300
 """Batch to begin with, past the short ones of the start."""
 
@@ -90,13 +92,26 @@ def parts(model: Transducer, batch: Batch) -> dict[str, float]:
     return found
 
 
-def course(trainer: Trainer, batches: list[Batch]) -> list[float]:
-    """Milliseconds of an update as the trainer does it, at `PLACES` spread evenly over training: means over batches."""
-    found = []
+def course(sides: dict[str, Trainer], batches: list[Batch]) -> dict[str, list[float]]:
+    """Milliseconds of an update of each side at `PLACES` spread evenly over training: means over batches.
+
+    The sides take turns batch by batch: what else the machine does slows them alike.
+    """
+    found: dict[str, list[float]] = {name: [] for name in sides}
     for place in range(PLACES):
-        trainer.update = int((place + 0.5) / PLACES * trainer.config.updates)
-        found.append(fmean(timed(partial(trainer._step, batch)) for batch in batches))
+        for trainer in sides.values():
+            trainer.update = int((place + 0.5) / PLACES * trainer.config.updates)
+        rows = [{name: timed(partial(update, name, of, batch)) for name, of in sides.items()} for batch in batches]
+        for name, column in found.items():
+            column.append(fmean(row[name] for row in rows))
     return found
+
+
+def update(side: str, trainer: Trainer, batch: Batch) -> None:
+    """One update, each net computing everything by itself where the side is called so."""
+    unshared = patch.object(Once, "__call__", lambda once, source: once.function(source))
+    with unshared if side == UNSHARED else nullcontext():
+        trainer._step(batch)
 
 
 def profile(recipe: str) -> dict[str, dict[str, float]]:
@@ -109,7 +124,7 @@ def profile(recipe: str) -> dict[str, dict[str, float]]:
         task = Run(Path(scratch), loaded, home).task()
         sides = {
             name: Trainer(task, replace(loaded.training, **changes), Path(scratch), loaded.seed, loaded.dropout)
-            for name, changes in (("supernet", {}), ("largest alone", largest))
+            for name, changes in (("supernet", {}), (UNSHARED, {}), ("largest alone", largest))
         }
         stream, batches = task.train_batches(FIRST), []
         table = {"data": {"batch": median(timed(lambda: batches.append(next(stream))) for _ in range(BATCHES))}}
@@ -119,15 +134,9 @@ def profile(recipe: str) -> dict[str, dict[str, float]]:
             activate(trainer.model, arch)
             rows = [parts(trainer.model.train(), batch) for batch in batches]
             table[name] = {key: median(row[key] for row in rows) for key in rows[0]}
-        for name, trainer in sides.items():
-            table[name] = _summary(course(trainer, batches))
-        with patch.object(Once, "__call__", lambda once, source: once.function(source)):
-            table["supernet, nothing shared"] = _summary(course(sides["supernet"], batches))
+        for name, found in course(sides, batches).items():
+            table[name] = {"first update": found[0], "last update": found[-1], "mean update": fmean(found)}
     return table
-
-
-def _summary(milliseconds: list[float]) -> dict[str, float]:
-    return {"first update": milliseconds[0], "last update": milliseconds[-1], "mean update": fmean(milliseconds)}
 
 
 def main(recipe: str = "digits", out: str | None = None) -> None:
@@ -136,10 +145,8 @@ def main(recipe: str = "digits", out: str | None = None) -> None:
     for name, row in table.items():
         print(f"{name:<26}" + "  ".join(f"{key} {value:.1f} ms" for key, value in row.items()))
     alone = table["largest alone"]["mean update"]
-    shared, before = (table[name]["mean update"] / alone for name in ("supernet", "supernet, nothing shared"))
-    print(
-        f"the family costs {shared:.2f} times its largest net alone, with nothing shared by its nets {before:.2f} times"
-    )
+    shared, before = (table[name]["mean update"] / alone for name in ("supernet", UNSHARED))
+    print(f"the family costs {shared:.2f} times its largest net alone, {before:.2f} times if its nets share nothing")
     if out is not None:
         write_json(out, {"recipe": recipe, "cpu": cpu_model(), "date": f"{date.today()}", "milliseconds": table})
 
