@@ -101,3 +101,12 @@ def test_nothing_is_kept_after_an_error(batch):
         accumulate_gradients(model, fails, batch, {"only": SearchSpace.of(model).largest()}, divergence("kl"), 0.0)
     assert model.predicted.kept is None
     assert not model.predicted.keeps
+
+
+def test_a_frozen_part_gets_no_gradient(batch):
+    model = speech_model()
+    model.encoder.front_in.requires_grad_(False)
+    model.encoder.front_out.requires_grad_(False)
+    found = gradients(model, batch, sandwich(SearchSpace.of(model), random.Random(0), 0))
+    assert not any("front" in name for name in found)
+    assert "encoder.project.weight" in found

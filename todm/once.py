@@ -35,7 +35,7 @@ class Once:
         if self.kept is None or not torch.equal(self.kept.source, source):
             self.flush()
             output = self.function(source)
-            self.kept = _Kept(source, output, output.detach().requires_grad_())
+            self.kept = _Kept(source, output, output.detach().requires_grad_(output.requires_grad))
         return self.kept.leaf
 
     def flush(self) -> None:
