@@ -26,11 +26,10 @@ of one training. This page holds what was measured here. It is written by
     todm run claim --out runs/claim
     python -m todm.recipes.claim.front runs/claim
     python -m bench.step claim runs/claim/step.json
-    todm compare claim --out runs/claim-ablation
-    python -m todm.recipes.claim.page runs/claim runs/claim-ablation --out RESULTS.md
+    python -m todm.recipes.claim.page runs/claim --out RESULTS.md
 
-and its data are kept beside the recipe: `python -m todm.recipes.claim.page recipes/claim/measured
-recipes/claim/measured/ablation` writes it again. What was tried on the way, and why, is in recipes/claim/README.md.
+and its data are kept beside the recipe: `python -m todm.recipes.claim.page recipes/claim/measured` writes it again.
+What was tried on the way, and the best explanation, is in [recipes/claim/README.md](recipes/claim/README.md).
 
 Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
 other speakers, 5 to 15 dB below. {cpu}, one thread a training, {date}.
@@ -76,8 +75,9 @@ above the best test error of any net measured that is not larger, on average ove
 ABLATION = """
 ## What each part brings
 
-Word error rate in percent on the test set of the largest and the smallest subnet: mean ± standard deviation over seeds;
-difference from the first row seed by seed ± half of its 95 % interval (Student's t).
+From `todm compare claim --out runs/claim-ablation`, whose folder is the page's second argument. Word error rate in
+percent on the test set of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from
+the first row seed by seed ± half of its 95 % interval (Student's t).
 
 {table}"""
 

@@ -116,20 +116,22 @@ def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
 def as_markdown(claim: dict[str, Any]) -> str:
     """The claim for people: rates with their 95 % intervals."""
     lines = [
-        "| size | parameters | alone, WER % | subnet, WER % | difference, points | relative, % | seconds alone |",
-        "|---|---|---|---|---|---|---|",
+        "| size | parameters | alone, WER % | subnet, WER % | points apart | relative, % | seconds alone | its rate |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in claim["rows"]:
         cells = [row["size"], f"{row['params']:,}", *(_interval(row[key]) for key in ("alone", "subnet"))]
         cells += [_interval(row["difference"], "+"), _interval(row["relative"], "+", 1), f"{row['seconds']:.0f}"]
+        cells += [f"{row['rate_alone']:g}"]
         lines.append("| " + " | ".join(cells) + " |")
     family = claim["family"]
     return "\n".join(lines) + (
         f"\n\nMean relative difference: {_interval(claim['mean_relative'], '+', 1)} %. {claim['seeds']} seeds, "
         f"{claim['utterances']} utterances, {claim['words']} words; 95 % intervals, a bootstrap over seeds and "
-        f"utterances. One supernet took {family['seconds']:.0f} s and {family['audio_hours']:.1f} audio-hours through "
-        f"nets: {claim['cost_of_largest']:.2f} times the training of the largest net alone "
-        f"({claim['rows'][-1]['audio_hours']:.1f} audio-hours), {claim['cost_of_all']:.2f} times that of all sizes.\n"
+        f"utterances. One supernet, at a rate of {family['rate']:g}, took {family['seconds']:.0f} s and "
+        f"{family['audio_hours']:.1f} audio-hours through nets: {claim['cost_of_largest']:.2f} times the training of "
+        f"the largest net alone ({claim['rows'][-1]['audio_hours']:.1f} audio-hours), {claim['cost_of_all']:.2f} times "
+        "that of all sizes.\n"
     )
 
 

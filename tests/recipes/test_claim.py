@@ -144,10 +144,9 @@ def test_the_page_says_whether_the_promise_is_kept(low: float, mean: float, kept
 
 
 def test_results_are_those_of_the_data_kept_beside_the_recipe(tmp_path: Path) -> None:
-    home = Path(page.__file__).parent
-    measured = home / "measured"
-    written = page.write_page(measured, measured / "ablation", tmp_path / "RESULTS.md").read_text()
-    assert written == (home.parent.parent / "RESULTS.md").read_text()
+    root = Path(__file__).parent.parent.parent
+    written = page.write_page(root / "recipes" / "claim" / "measured", None, tmp_path / "RESULTS.md").read_text()
+    assert written == (root / "RESULTS.md").read_text()
 
 
 def test_tools_name_what_is_missing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
