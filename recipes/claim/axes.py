@@ -48,14 +48,18 @@ def measure(run: Path) -> dict[str, float]:
 
 
 def compare(folder: Path) -> str:
-    """Measure every training of the rows; returns the table, with differences from the recipe's own space."""
+    """Measure every training of the rows; returns the table, with differences from the recipe's own space.
+
+    Raises:
+        TodmError: a row has no finished training.
+    """
     runs = [(row, path.parent) for row in AXES for path in sorted((folder / row).glob(f"seed*/{RESULT}"))]
+    if {row for row, _ in runs} != set(AXES):
+        raise TodmError(f"{folder} lacks trainings of {', '.join(AXES)}; type: todm compare claim --out {folder}")
     found = []
     for row, run in runs:
         seed, seconds = int(run.name.removeprefix("seed")), read_json(run / RESULT)["seconds"]
         found.append({"row": row, "net": "front", "seed": seed, **measure(run), "seconds": seconds})
-    if {line["row"] for line in found} != set(AXES):
-        raise TodmError(f"{folder} lacks trainings of {', '.join(AXES)}; type: todm compare claim --out {folder}")
     text = io.StringIO()
     writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
     writer.writeheader()
