@@ -31,7 +31,7 @@ from todm.run import Run
 from todm.space import activate
 from todm.speech.batches import Batch
 from todm.speech.collapse import collapse
-from todm.speech.encoder import SUBSAMPLING, subsampled, with_previous
+from todm.speech.encoder import subsampled
 from todm.speech.lattice import lattice_loss
 from todm.speech.transducer import BLANK, Transducer
 from todm.trainer import Trainer
@@ -66,12 +66,6 @@ def parts(model: Transducer, batch: Batch) -> dict[str, float]:
         found[name] = timed(both)
         return out[0].detach().float().requires_grad_()
 
-    def front() -> Tensor:
-        x = (batch.features - encoder.feature_mean) * encoder.feature_scale
-        x = F.pad(x, (0, 0, 0, -x.shape[1] % SUBSAMPLING))
-        x = F.silu(encoder.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
-        return F.silu(encoder.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
-
     def blocks(x: Tensor) -> Tensor:
         for block in encoder.blocks:
             x = block(x)
@@ -84,7 +78,7 @@ def parts(model: Transducer, batch: Batch) -> dict[str, float]:
         log_probs = model.ctc(encoded).float().log_softmax(-1).transpose(0, 1)
         return F.ctc_loss(log_probs, tokens, lengths, counts, BLANK, "sum", zero_infinity=True)
 
-    x = part("encoder: subsampling", front)
+    x = part("encoder: subsampling", lambda: encoder.subsample(batch.features))
     encoded = part("encoder: blocks", lambda: blocks(x))
     logits = part("predictor and joiner", lambda: model.lattice(encoded, tokens))
     part("transducer loss", lambda: transducer(logits))

@@ -17,7 +17,7 @@ from todm.task import LossOutput
 
 def speech_model(**sizes) -> Transducer:
     torch.manual_seed(0)
-    config = EncoderConfig(depth=[1, 2], hidden=[8, 16], heads=[2], front=8, **{"width": [16]} | sizes)
+    config = EncoderConfig(depth=[1, 2], hidden=[8, 16], front=8, **{"width": [16], "heads": [2]} | sizes)
     return Transducer(config, 7, 12, 8)
 
 
@@ -38,9 +38,9 @@ def gradients(model, batch, archs):
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("width", [[16], [8, 16]])
-def test_gradients_are_those_of_nets_that_compute_everything(batch, width, monkeypatch):
-    model = speech_model(width=width)
+@pytest.mark.parametrize("chosen", [{}, {"width": [8, 16]}, {"heads": [2, 4]}, {"states": [4, 8]}], ids=str)
+def test_gradients_are_those_of_nets_that_compute_everything(batch, chosen, monkeypatch):
+    model = speech_model(**chosen)
     archs = sandwich(SearchSpace.of(model), random.Random(0), 2)
     shared = gradients(copy.deepcopy(model), batch, archs)
     monkeypatch.setattr(Once, "__call__", lambda once, source: once.function(source))
@@ -55,16 +55,18 @@ def test_the_front_end_runs_once_an_update(batch):
     model, runs = speech_model(), []
     model.encoder.front_in.register_forward_hook(lambda *_: runs.append("front"))
     model.predictor.register_forward_hook(lambda *_: runs.append("predictor"))
+    model.encoder.blocks[0].mixer.register_forward_hook(lambda *_: runs.append("mixer"))
     space = SearchSpace.of(model)
     gradients(model, batch, sandwich(space, random.Random(0), 2))
-    assert sorted(runs) == ["front", "predictor"]
+    assert sorted(runs) == ["front", "mixer", "predictor"]
     activate(model, space.smallest())
     loss(model, batch), loss(model, batch)
     assert runs.count("front") == 3, "outside an update nothing is kept"
 
 
-def test_a_front_end_whose_width_is_chosen_runs_for_each_net(batch):
-    model, runs = speech_model(width=[8, 16]), []
+@pytest.mark.parametrize("chosen", [{"width": [8, 16]}, {"heads": [2, 4]}, {"states": [4, 8]}], ids=str)
+def test_what_is_chosen_runs_for_each_net(batch, chosen):
+    model, runs = speech_model(**chosen), []
     model.encoder.front_in.register_forward_hook(lambda *_: runs.append(1))
     gradients(model, batch, sandwich(SearchSpace.of(model), random.Random(0), 1))
     assert len(runs) == 3

@@ -123,8 +123,9 @@ class Encoder(nn.Module):
         self.register_buffer("feature_scale", torch.ones(BINS))
         self.front_in = ElasticLinear(3 * BINS, config.front)
         self.front_out = ElasticLinear(3 * config.front, width)
-        # All nets of a family begin with the same vectors unless their width is a choice.
-        self.begin = Once(self.subsample) if isinstance(width, int) else self.subsample
+        # What all nets of a family compute alike, unless one of these is a choice.
+        alike = all(isinstance(size, int) for size in (width, heads, states, attending))
+        self.begin = Once(self.subsample_and_mix) if alike else self.subsample_and_mix
 
         def mixer(index: int) -> nn.Module:
             if config.attention_every and (index + 1) % config.attention_every == 0:
@@ -158,10 +159,19 @@ class Encoder(nn.Module):
         x = F.silu(self.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
         return F.silu(self.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
 
+    def subsample_and_mix(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, ceil(time / 4), width), the input of the first block's feed-forward layer."""
+        first, x = next(iter(self.blocks)), self.subsample(features)
+        assert isinstance(first, Block)
+        return x + first.mixer(first.norm_mixer(x))
+
     def forward(self, features: Tensor) -> Tensor:
         """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
+        first, *others = self.blocks
+        assert isinstance(first, Block)
         x = self.begin(features)
-        for block in self.blocks:
+        x = x + first.feed_forward(x)
+        for block in others:
             x = block(x)
         return self.project(self.norm(x))
 
