@@ -42,7 +42,8 @@ def measure(folder: Path) -> dict[str, Any]:
         `rank_correlation` (Spearman) between the dev error that search goes by and the test error, over the spread,
         None where all err alike;
         `above_best`: how far, in percent, each net of the found front is above the best test error of any net measured
-        that is not larger, on average over the front, and `above_best_most` at most.
+        that is not larger, on average over the front, and `above_best_most` at most;
+        `least` and `most`: the range of test errors.
     """
     side = folder / TRAININGS / SUPERNET
     run = min((side / f"lr{chosen_rate(side):g}").glob("seed*"))
@@ -75,6 +76,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "architectures": len(rows), "sampled": len(sampled), "front": len(front),
         "rank_correlation": correlation if math.isfinite(correlation) else None,
         "above_best": mean(above), "above_best_most": max(above),
+        "least": min(test.values()), "most": max(test.values()),
     }  # fmt: skip
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,6 +1,6 @@
-"""RESULTS.md and its pictures from the folders of the benchmark and its ablation.
+"""RESULTS.md and its pictures from the folder of the benchmark, with what was measured into it.
 
-python -m todm.recipes.claim.page RUN [ABLATION] --out RESULTS.md
+python -m todm.recipes.claim.page RUN --out RESULTS.md
 """
 
 import argparse
@@ -26,13 +26,15 @@ of one training. This page holds what was measured here. It is written by
     todm run claim --out runs/claim
     python -m todm.recipes.claim.front runs/claim
     python -m bench.step claim runs/claim/step.json
+    todm compare claim --out runs/claim/ablation
+    python -m todm.recipes.claim.axes runs/claim/ablation
     python -m todm.recipes.claim.page runs/claim --out RESULTS.md
 
 and its data are kept beside the recipe: `python -m todm.recipes.claim.page recipes/claim/measured` writes it again.
 What was tried on the way, and the best explanation, is in [recipes/claim/README.md](recipes/claim/README.md).
 
 Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
-other speakers, 5 to 15 dB below. {cpu}, one thread a training, {date}.
+other speakers, 10 to 20 dB below. {cpu}, one thread a training, {date}.
 
 ## Subnets against nets trained alone
 
@@ -48,8 +50,9 @@ first seed; the share of them in which a net grows as it suits each side (recipe
 STEP = """
 ## What the family costs
 
-Milliseconds of an update's processor time, {cpu}, one thread, {date} (`python -m bench.step {recipe}`). The front end
-and the predictor are computed once for all nets of an update; "nothing shared" is what it was before.
+Milliseconds of an update's processor time, {cpu}, one thread, {date} (`python -m bench.step {recipe}`). What lies
+before the first choice, the front end and the first block's state-space layer, and the predictor are computed once for
+all nets of an update; "nothing shared" is what it was before.
 
 | | first update | last update | mean over training | of the largest alone |
 |---|---|---|---|---|
@@ -64,10 +67,10 @@ FRONT = """
 ## Subnets that were never sampled much
 
 {architectures} architectures of the first seed's supernet on the test set, {sampled} of them spread over the space and
-{front} on the front that search found with the dev set alone. Spearman's rank correlation between the dev error that
-search goes by and the test error, over the spread: {rank_correlation}. The found front lies {above_best:.1f} %
-above the best test error of any net measured that is not larger, on average over its nets
-(at most {above_best_most:.1f} %).
+{front} on the front that search found with the dev set alone; they err {least:.1f} to {most:.1f} %. Spearman's rank
+correlation between the dev error that search goes by and the test error, over the spread: {rank_correlation}. The
+found front lies {above_best:.1f} % above the best test error of any net measured that is not larger, on average over
+its nets (at most {above_best_most:.1f} %).
 
 ![dev and test error of all architectures](docs/claim/front.svg)
 """
@@ -75,14 +78,25 @@ above the best test error of any net measured that is not larger, on average ove
 ABLATION = """
 ## What each part brings
 
-From `todm compare claim --out runs/claim-ablation`, whose folder is the page's second argument. Word error rate in
-percent on the test set of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from
-the first row seed by seed ± half of its 95 % interval (Student's t).
+From `todm compare claim`: 1,000 updates a training, a third of those above. Word error rate in percent on the test set
+of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from the first row seed by seed
+± half of its 95 % interval (Student's t).
+
+{table}
+![differences from the first row](docs/claim/ablation.svg)
+"""
+
+AXES = """
+## Whether more should be chosen
+
+Families of the ablation that differ in what may be chosen. For nine budgets on parameters from 20,000 to 100,000, the
+net of the least dev error within it of 32 spread over the space: mean test error, of all budgets and of the small,
+middle and large three.
 
 {table}"""
 
 
-def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
+def write_page(run: Path, out: Path) -> Path:
     """Write the page and, beside it, docs/claim/*.svg.
 
     Raises:
@@ -101,10 +115,12 @@ def write_page(run: Path, ablation: Path | None, out: Path) -> Path:
         correlation = found.pop("rank_correlation")
         page += FRONT.format(**found, rank_correlation="undefined" if correlation is None else f"{correlation:.3f}")
         pictures["front"] = charts.front(run / "front.csv")
-    if ablation is not None:
+    ablation = run / "ablation"
+    if (ablation / "table.md").exists():
         page += ABLATION.format(table=(ablation / "table.md").read_text(encoding="utf-8"))
         pictures["ablation"] = charts.ablation(ablation / "results.csv")
-        page += "\n![differences from the first row](docs/claim/ablation.svg)\n"
+    if (ablation / "axes.md").exists():
+        page += AXES.format(table=(ablation / "axes.md").read_text(encoding="utf-8"))
     for name, picture in pictures.items():
         atomic_write(out.parent / PICTURES / f"{name}.svg", picture)
     return atomic_write(out, page)
@@ -143,10 +159,9 @@ def main(arguments: Sequence[str]) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of `todm run claim`")
-    parser.add_argument("ablation", type=Path, nargs="?", help="folder of `todm compare claim`")
     parser.add_argument("--out", type=Path, default=Path("RESULTS.md"), help="the page")
     asked = parser.parse_args(arguments)
-    print(write_page(asked.run, asked.ablation, asked.out))
+    print(write_page(asked.run, asked.out))
 
 
 if __name__ == "__main__":

@@ -115,16 +115,17 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
     lines = [f"{row},{net},{seed},{10 + seed}" for row in ("plain", "no & part") for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
     (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer", *lines]))
     (ablation / "table.md").write_text("| row |\n|---|\n| plain |\n")
+    (ablation / "axes.md").write_text("| row |\n|---|\n| chosen |\n")
     update = {"first update": 30.0, "last update": 60.0, "mean update": 52.0}
     sides = {"largest alone": update | {"mean update": 40.0}, "supernet": update, "supernet, nothing shared": update}
     parts = {"largest": {"blocks": 35.0}, "smallest": {"blocks": 5.0}}
     told = {"recipe": "claim", "cpu": "a processor", "date": "2026-11-28", "milliseconds": sides | parts}
     (run / "step.json").write_text(json.dumps(told))
-    assert page.main([str(run), str(ablation), "--out", str(out)]) == 0
+    assert page.main([str(run), "--out", str(out)]) == 0
     text = out.read_text()
     assert "| supernet | 30.0 | 60.0 | 52.0 | 1.30 |" in text
     assert "| blocks | 35.0 | 5.0 |" in text
-    assert all(size in text for size in ("| XS |", "| XL |", "| plain |"))
+    assert all(size in text for size in ("| XS |", "| XL |", "| plain |", "| chosen |"))
     assert f"{found['architectures']} architectures" in text
     for name in ("error", "cost", "front", "ablation"):
         assert f"docs/claim/{name}.svg" in text
@@ -145,7 +146,7 @@ def test_the_page_says_whether_the_promise_is_kept(low: float, mean: float, kept
 
 def test_results_are_those_of_the_data_kept_beside_the_recipe(tmp_path: Path) -> None:
     root = Path(__file__).parent.parent.parent
-    written = page.write_page(root / "recipes" / "claim" / "measured", None, tmp_path / "RESULTS.md").read_text()
+    written = page.write_page(root / "recipes" / "claim" / "measured", tmp_path / "RESULTS.md").read_text()
     assert written == (root / "RESULTS.md").read_text()
 
 
