@@ -123,7 +123,7 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
     (run / "step.json").write_text(json.dumps(told))
     assert page.main([str(run), "--out", str(out)]) == 0
     text = out.read_text()
-    assert "| supernet | 30.0 | 60.0 | 52.0 | 1.30 |" in text
+    assert "| supernet | 30.0 | 60.0 | 52.0 | 1.300 |" in text
     assert "| blocks | 35.0 | 5.0 |" in text
     assert all(size in text for size in ("| XS |", "| XL |", "| plain |", "| chosen |"))
     assert f"{found['architectures']} architectures" in text
