@@ -17,6 +17,11 @@ from todm.speech.single import single_arcs
 
 def by_enumeration(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Loss and occupancy of the arcs of one utterance, logits (time, labels + 1, vocabulary), blank 0."""
+    return total_and_occupancy(*scores_and_passes(logits, targets))
+
+
+def scores_and_passes(logits: Tensor, targets: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """Log-probability of every alignment of such an utterance, and the arcs (time, labels + 1, 2) it goes over."""
     log_p, (time, rows, _) = logits.log_softmax(-1), logits.shape
     scores, passes = [], []
     for speaking in combinations(range(time), rows - 1):
@@ -28,7 +33,7 @@ def by_enumeration(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
             u += says
         scores.append(score)
         passes.append(passed)
-    return total_and_occupancy(scores, passes)
+    return scores, passes
 
 
 @settings(max_examples=40, deadline=None)

@@ -19,6 +19,7 @@ from todm.speech.batches import Batch, evaluation_batches, train_batches, typica
 from todm.speech.collapse import collapse
 from todm.speech.corpus import Corpus
 from todm.speech.decode import Recogniser, StreamRecogniser, WholeRecogniser, greedy
+from todm.speech.delay import penalise_delay
 from todm.speech.encoder import EncoderConfig, subsampled
 from todm.speech.joint_loss import joint_collapse
 from todm.speech.lattice import lattice_arcs
@@ -54,6 +55,9 @@ class TransducerConfig:
     walk them."""
     band: Annotated[int, Field(ge=2)] = 5
     """Rows of the lattice that the pruned loss keeps in each frame."""
+    delay_penalty: float = 0.0
+    """Cost of a symbol, in nats for each encoder frame that it comes later. Below zero, symbols wait for more of the
+    word: more latency, fewer errors."""
     blank_bias: float = 5.0
     """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
     chunk_ms: Literal[160, 320, 640] = 320
@@ -62,6 +66,8 @@ class TransducerConfig:
     def __post_init__(self) -> None:
         if self.loss == "pruned" and self.ctc == 0:
             raise ValueError("the pruned loss needs ctc above 0: the CTC head is what a subnet learns from its teacher")
+        if self.loss == "pruned" and self.delay_penalty:
+            raise ValueError("the pruned loss has no delay_penalty; leave it out, or use the exact loss")
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -165,7 +171,8 @@ class SpeechTask:
             predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
             collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
         sum_up = single_arcs if self.config.alignments == "single" else lattice_arcs
-        losses, arcs = sum_up(collapsed, lengths, token_lengths)
+        timed = penalise_delay(collapsed, lengths, self.config.delay_penalty)
+        losses, arcs = sum_up(timed, lengths, token_lengths)
         return collapsed, arcs.sum(-1), losses
 
     def _pruned(
