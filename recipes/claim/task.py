@@ -78,7 +78,8 @@ class ClaimTask(DigitsTask):
             if fresh is not None or not path.exists():
                 fresh = fresh or super().train_batches(index % self.kept, shard)
                 _save(next(fresh), path)
-            yield _load(path)  # not the batch that was made: that one is a little more exact
+            # Not the batch that was made: that one is a little more exact.
+            yield dataclasses.replace(_load(path), index=index)
 
     def path(self, index: int) -> Path:
         """Where a batch is kept."""

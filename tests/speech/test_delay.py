@@ -59,6 +59,9 @@ def test_training_moves_symbols_where_they_are_cheap(penalty: float, early: floa
     assert early <= said <= late
 
 
-def test_the_pruned_loss_has_none() -> None:
+def test_a_price_that_would_not_be_used() -> None:
     with pytest.raises(ValueError, match="the pruned loss has no delay_penalty"):
-        TransducerConfig(loss="pruned", delay_penalty=-0.01)
+        TransducerConfig(loss="pruned", delay_penalty=(-0.01, -0.01))
+    for prices, updates in (((0.0, 0.0), 100), ((-0.01, 0.01), 0)):
+        with pytest.raises(ValueError, match="delay_updates is for a delay_penalty that changes"):
+            TransducerConfig(delay_penalty=prices, delay_updates=updates)

@@ -1,6 +1,7 @@
 """The task of a recogniser: its loss, its words, and the statistics it starts with."""
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from todm import SearchSpace, activate
 from todm.distributed import WHOLE, Shard
 from todm.speech.batches import evaluation_batches, train_batches
 from todm.speech.collapse import collapse
+from todm.speech.delay import penalise_delay
 from todm.speech.encoder import subsampled
 from todm.speech.lattice import lattice_arcs
 from todm.speech.single import single_arcs
@@ -64,6 +66,28 @@ def test_the_loss_is_that_of_transducer_and_ctc_per_symbol(task, trained, monkey
     output.logits[..., 1].sum().backward()
     assert model.encoder.front_in.weight.grad.abs().sum() > 0
     model.zero_grad()
+
+
+def test_the_price_of_late_symbols_changes_with_the_updates(task, trained, monkeypatch):
+    model, _ = trained
+    activate(model, SearchSpace.of(model).largest())
+    late = next(task.train_batches(3))
+    assert late.index == 3
+    assert [batch.index for batch in islice(task.train_batches(0), 3)] == [0, 1, 2]
+    encoded, lengths = model.encoder(late.features), subsampled(late.feature_lengths)
+    collapsed = collapse(model.lattice(encoded, late.tokens), late.tokens, late.token_lengths)
+
+    def rise(penalty: float) -> float:
+        timed = penalise_delay(collapsed, lengths, penalty)
+        losses = [single_arcs(lattice, lengths, late.token_lengths)[0].sum() for lattice in (timed, collapsed)]
+        return ((losses[0] - losses[1]) / late.token_lengths.sum()).item()
+
+    free = task.loss(model, late)
+    monkeypatch.setattr(task, "config", replace(task.config, delay_penalty=(-0.5, 0.5), delay_updates=6))
+    for index, penalty in ((0, -0.5), (3, 0.0), (6, 0.5), (60, 0.5)):
+        priced = task.loss(model, replace(late, index=index))
+        assert (priced.loss - free.loss).item() == pytest.approx(rise(penalty), abs=1e-5)
+        assert torch.equal(priced.logits, free.logits)  # what is distilled is what the net says, not what it costs
 
 
 def test_many_logits_are_not_kept_and_nothing_else_changes(task, trained, monkeypatch):

@@ -47,6 +47,8 @@ class Batch:
     texts: list[str]
     unreadable: list[str] = field(default_factory=list)
     """Utterances that should have been in it."""
+    index: int = 0
+    """Number of training batches before it."""
     counted: bool = True
     """Whether it is of this process: a batch of fewer utterances than processes gives the last ones a stand-in."""
     log: dict[str, int] = field(default_factory=dict)

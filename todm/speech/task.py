@@ -1,5 +1,6 @@
 """Speech recognition as a task: transducer loss, error rate, and the program that devices run."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -55,9 +56,11 @@ class TransducerConfig:
     walk them."""
     band: Annotated[int, Field(ge=2)] = 5
     """Rows of the lattice that the pruned loss keeps in each frame."""
-    delay_penalty: float = 0.0
-    """Cost of a symbol, in nats for each encoder frame that it comes later. Below zero, symbols wait for more of the
-    word: more latency, fewer errors."""
+    delay_penalty: tuple[float, float] = (0.0, 0.0)
+    """Cost of a symbol in nats for each encoder frame that it comes later: in the first update, and `delay_updates`
+    later. Below zero, symbols wait for more of the word; a net that starts so does not get used to guessing."""
+    delay_updates: NonNegativeInt = 0
+    """Updates in which that cost goes from the one to the other."""
     blank_bias: float = 5.0
     """Initial logit of the blank above the other symbols; most frames are blank, and learning that takes long."""
     chunk_ms: Literal[160, 320, 640] = 320
@@ -66,8 +69,16 @@ class TransducerConfig:
     def __post_init__(self) -> None:
         if self.loss == "pruned" and self.ctc == 0:
             raise ValueError("the pruned loss needs ctc above 0: the CTC head is what a subnet learns from its teacher")
-        if self.loss == "pruned" and self.delay_penalty:
+        if self.loss == "pruned" and any(self.delay_penalty):
             raise ValueError("the pruned loss has no delay_penalty; leave it out, or use the exact loss")
+        first, last = self.delay_penalty
+        if (first != last) != bool(self.delay_updates):
+            raise ValueError("delay_updates is for a delay_penalty that changes: give both of its values, or neither")
+
+    def delay_penalty_at(self, update: int) -> float:
+        """What a frame's delay costs in an update."""
+        first, last = self.delay_penalty
+        return first + (last - first) * min(update / self.delay_updates, 1.0) if self.delay_updates else last
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -117,12 +128,13 @@ class SpeechTask:
     def train_batches(self, start: int, shard: Shard = WHOLE) -> Iterator[Batch]:
         """Augmented batches of similar length, each a function of (seed, index)."""
         batching = self.batching
-        return train_batches(
+        batches = train_batches(
             self.corpus.cuts["train"], self.corpus.tokens, seconds_per_batch=batching.seconds, seed=self.seed,
             start=start, augment=batching.augmentation, workers=batching.workers,
             warm_updates=batching.warm_updates, warm_seconds=batching.warm_seconds,
             unreadable=batching.unreadable, shard=shard,
         )  # fmt: skip
+        return (dataclasses.replace(batch, index=index) for index, batch in enumerate(batches, start))
 
     def loss(self, model: nn.Module, batch: Batch) -> LossOutput:
         """Transducer loss plus weighted CTC loss, per symbol of the batch.
@@ -145,7 +157,8 @@ class SpeechTask:
             losses = self._pruned(model, encoded, tokens, lengths, token_lengths)
             logits, weight = ctc, (torch.arange(ctc.shape[1], device=device) < lengths[:, None]).float()
         else:
-            collapsed, occupancy, losses = self._exact(model, encoded, tokens, lengths, token_lengths)
+            penalty = self.config.delay_penalty_at(batch.index)
+            collapsed, occupancy, losses = self._exact(model, encoded, tokens, lengths, token_lengths, penalty)
             logits, weight = self.taught(model, encoded, tokens, collapsed, occupancy)
         # An utterance that cannot be said in its frames, one symbol each, or within the band, is left out.
         loss = torch.where(losses.isfinite(), losses, torch.zeros_like(losses)).sum() / symbols
@@ -162,7 +175,7 @@ class SpeechTask:
         return collapsed, occupancy
 
     def _exact(
-        self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor
+        self, model: Transducer, encoded: Tensor, tokens: Tensor, lengths: Tensor, token_lengths: Tensor, penalty: float
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The collapsed lattice, its occupancy, and the loss of each utterance."""
         if encoded.shape[:2].numel() * (tokens.shape[1] + 1) * len(self.corpus.tokens) <= FEW_LOGITS:
@@ -171,7 +184,7 @@ class SpeechTask:
             predicted, joiner = model.predicted(tokens), model.joiner.of_sums()
             collapsed = joint_collapse(encoded, predicted, joiner, tokens, lengths, token_lengths, BLANK)
         sum_up = single_arcs if self.config.alignments == "single" else lattice_arcs
-        timed = penalise_delay(collapsed, lengths, self.config.delay_penalty)
+        timed = penalise_delay(collapsed, lengths, penalty)
         losses, arcs = sum_up(timed, lengths, token_lengths)
         return collapsed, arcs.sum(-1), losses
 
