@@ -1,8 +1,8 @@
 """When symbols are said: a transducer does not mind how late they come, and one that learns to say them early guesses.
 
-Kang et al., "Delay-penalized transducer for low-latency streaming ASR" (arXiv 2211.00490), which also tells, in
-section 3, why the loss of all alignments alone does not care. There it makes symbols come earlier; with the sign turned
-they wait for more of the word, and errors fall.
+Kang et al., "Delay-penalized transducer for low-latency streaming ASR" (arXiv 2211.00490), add a constant times
+(T / 2 - t) to the normalised log-probabilities of symbols, which penalises their mean delay. There it makes them come
+earlier; with the sign turned they wait for more of the word, and errors fall.
 """
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor
 def penalise_delay(collapsed: Tensor, lengths: Tensor, penalty: float) -> Tensor:
     """A lattice in which saying a label costs `penalty` for each frame after the middle of the utterance.
 
-    An alignment's log-probability changes by -penalty * sum over its labels of (t - (frames - 1) / 2), equations 9 and
-    10 of the paper; what is measured from the middle leaves an alignment of evenly spread labels as it is.
+    An alignment's log-probability changes by -penalty * sum over its labels of (t - (frames - 1) / 2): measured from
+    the middle, an alignment of evenly spread labels stays as it is.
 
     Args:
         collapsed: (batch, time, labels + 1, 3), as `todm.speech.collapse` gives them.
