@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import ttest_rel
 
 from todm.cli import main
-from todm.compare import Comparison, as_markdown, best_on_dev, collect, load_comparison, summarise
+from todm.compare import Comparison, as_markdown, best_on_dev, collect, load_comparison, seconds_of, summarise
 from todm.errors import TodmError
 from todm.files import write_json
 
@@ -105,8 +105,12 @@ def test_differences_are_paired_by_seed(tmp_path):
     assert "| b | 3 ± 1.3 | -1 ± 1.2 | 3 | 2 |" in as_markdown(table)
 
 
-def test_the_best_dev_value_and_when_it_came(tmp_path):
+def test_the_best_dev_value_and_when_it_came():
     rows = [(1, None), (2, 5.0), (3, 4.0), (4, 4.5)]
-    lines = [{"update": u, **({"dev": {"alone": {"error": e, "other": -e}}} if e else {})} for u, e in rows]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert best_on_dev(tmp_path / "log.jsonl") == {"alone": {"best dev error": 4.0, "at update": 3}}
+    log = [{"update": u, **({"dev": {"alone": {"error": e, "other": -e}}} if e else {})} for u, e in rows]
+    assert best_on_dev(log) == {"alone": {"best dev error": 4.0, "at update": 3}}
+
+
+def test_seconds_of_a_run_that_went_on_are_those_of_all_its_sessions() -> None:
+    sessions = [1.0, 2.0, 3.5], [0.5, 1.5], [0.4]
+    assert seconds_of([{"seconds": seconds} for session in sessions for seconds in session]) == pytest.approx(3.5 + 1.5 + 0.4)

@@ -104,9 +104,15 @@ def _train(recipe: str, row: str, folder: Path, changes: dict[str, Any], best: b
     if (folder / RESULT).exists():
         return
     trained = verbs.train(recipe, str(folder), resume="auto", overrides=changes)
-    seconds = read_json(folder / "run.json")["seconds"]["train"]
-    result = {"test": trained["test"], "dev": trained["dev"], "seconds": seconds}
-    write_json(folder / RESULT, result | ({"best": best_on_dev(folder / "log.jsonl")} if best else {}))
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    result = {"test": trained["test"], "dev": trained["dev"], "seconds": seconds_of(log)}
+    write_json(folder / RESULT, result | ({"best": best_on_dev(log)} if best else {}))
+
+
+def seconds_of(log: Sequence[dict[str, Any]]) -> float:
+    """Seconds of training over all sessions of a run: the clock of its log starts anew where it went on."""
+    clock = [row["seconds"] for row in log]
+    return sum(now for now, then in zip(clock, [*clock[1:], 0.0], strict=True) if then < now)
 
 
 def _check_settings(row: str, folder: Path, asked: Recipe, home: Path) -> None:
@@ -142,10 +148,9 @@ def _dotted(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def best_on_dev(log: Path) -> dict[str, dict[str, float]]:
+def best_on_dev(log: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """For each net evaluated while training, the best dev value of the first metric and the update it came at."""
-    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
-    scores = [(row["update"], row["dev"]) for row in rows if "dev" in row]
+    scores = [(row["update"], row["dev"]) for row in log if "dev" in row]
     best = {}
     for net, metrics in scores[-1][1].items():
         name = next(iter(metrics))
