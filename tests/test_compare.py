@@ -113,4 +113,6 @@ def test_the_best_dev_value_and_when_it_came():
 
 def test_seconds_of_a_run_that_went_on_are_those_of_all_its_sessions() -> None:
     sessions = [1.0, 2.0, 3.5], [0.5, 1.5], [0.4]
-    assert seconds_of([{"seconds": seconds} for session in sessions for seconds in session]) == pytest.approx(3.5 + 1.5 + 0.4)
+    assert seconds_of([{"seconds": seconds} for session in sessions for seconds in session]) == pytest.approx(
+        3.5 + 1.5 + 0.4
+    )

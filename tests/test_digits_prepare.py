@@ -138,6 +138,25 @@ def test_a_held_out_speaker_is_the_only_one_tested(tmp_path, recordings):
     assert takes == set(TAKES)
 
 
+def test_a_held_out_speaker_is_not_in_the_background_either(tmp_path, recordings):
+    """Other recordings of that speaker change nothing but the test set."""
+    made = []
+    for name, level in (("loud", 1.0), ("soft", 0.5)):
+        (tmp_path / name).mkdir()
+        for path in recordings.glob("*.wav"):
+            samples, rate = soundfile.read(path)
+            ramp = np.linspace(level, 1.0, len(samples)) if "_low_" in path.name else 1.0
+            for speaker in ("_high_", "_other_") if "_high_" in path.name else ("_low_",):
+                file = tmp_path / name / path.name.replace("_high_", speaker)
+                soundfile.write(file, ramp * samples, rate)
+        asked = {"held_out_speaker": "low", "babble_snr": (0, 5), **FEW}
+        corpus = prepare(tmp_path / f"made-{name}", data=tmp_path / name, **asked).corpus()
+        made.append({split: [samples_of(cut) for cut in cuts] for split, cuts in corpus.cuts.items()})
+    for split in FEW:
+        same = all(np.array_equal(a, b) for a, b in zip(made[0][split], made[1][split], strict=True))
+        assert same == (split != "test")
+
+
 def test_others_talk_at_once_at_the_level_asked_for(tmp_path, recordings):
     rng, time = np.random.default_rng(0), np.arange(30_000) / 16_000
     samples = np.sin(2 * np.pi * 200 * time).astype(np.float32)

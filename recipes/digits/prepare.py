@@ -44,7 +44,7 @@ PITCHES = (0.65, 0.8, 0.95, 1.15, 1.4)
 MOST_DIGITS = 7
 REPEATED = 0.12
 """Share of neighbours that are the same digit twice."""
-VERSION = 1
+VERSION = 2
 """Of the way utterances are made; to be raised when they would come out differently."""
 
 Voices = dict[str, list[list[Samples]]]
@@ -126,7 +126,9 @@ def _make(folder: Path, request: dict[str, Any], local: dict[str, bytes]) -> Dig
     try:
         for number, (split, voices) in enumerate(chosen.items()):
             (part / split).mkdir(parents=True)
-            babble = (_voices(recordings, split, None), babble_snr) if babble_snr else None
+            # A speaker who is held out is in no other split, not even in the background.
+            others = voices if split != "test" else _voices(recordings, split, None)
+            babble = (others, babble_snr) if babble_snr else None
             if babble and len(babble[0]) < 2:
                 raise TodmError("data.babble_snr needs recordings of at least two speakers: one talks, others disturb")
             ids = ((f"{split}/{i:05d}", [request["seed"], number, i]) for i in range(request[split]))
