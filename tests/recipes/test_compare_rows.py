@@ -1,4 +1,4 @@
-"""Every row of the recipes on text is a valid recipe, and its dropout goes into its model."""
+"""Every row of every comparison is a valid recipe; those on text have their dropout go into their model."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,25 @@ import pytest
 
 from todm import dropout
 from todm.compare import load_comparison
-from todm.recipe import Recipe, build, load_recipe, merged, task_class
+from todm.recipe import Recipe, build, load_recipe, merged, shipped, task_class
 
+COMPARED = [name for name in shipped() if (load_recipe(name)[1] / "compare.yaml").exists()]
 HOMES = {"dynamic_chargpt": "tinyshakespeare", "simcse_sts": "stsb"}
+
+
+def test_there_are_comparisons():
+    assert {"claim", *HOMES} <= set(COMPARED)
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_every_row_is_a_valid_recipe(name):
+    base, home = load_recipe(name)
+    plan, kind = load_comparison(home), task_class(base, home)
+    for row, changes in plan.rows.items():
+        for quick in ({}, plan.quick):
+            recipe: Recipe = load_recipe(name, merged(merged(plan.settings, changes), quick))[0]
+            build(kind.Data, recipe.data, row)
+            build(kind.Model, recipe.model, row)
 
 
 @pytest.mark.parametrize("name", HOMES)
