@@ -84,7 +84,7 @@ ABLATION = """
 From `todm compare claim`: 1,000 updates a training, a third of those above. Word error rate in percent on the test set
 of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from the first row seed by seed
 ± half of its 95 % interval (Student's t). A row with one seed has no interval, and tells nothing by itself. The seconds
-do not compare costs: trainings shared cores with others, and of one that was killed they leave out what came before.
+do not compare costs: trainings shared cores with others.
 
 {table}
 ![differences from the first row](docs/claim/ablation.svg)
