@@ -42,7 +42,7 @@ Both sides: {updates} updates on the same batches; learning rate from the same g
 first seed; the share of them in which a net grows as it suits each side (recipes/claim/README.md tells what was tried).
 The setting is not independent of these results: the number of heads was chosen after trainings with seeds 0 and 1, the
 level of the other speakers after nets of seed 0, the price of late symbols after trainings with seeds 0 and 3, and all
-of these seeds are among those below.
+of these seeds are among those below. The family's share of growth was chosen for what it costs.
 
 {table}
 {verdict}
@@ -84,7 +84,7 @@ ABLATION = """
 From `todm compare claim`: 1,000 updates a training, a third of those above. Word error rate in percent on the test set
 of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from the first row seed by seed
 ± half of its 95 % interval (Student's t). A row with one seed has no interval, and tells nothing by itself. The seconds
-do not compare costs: trainings shared cores with others.
+do not compare costs: trainings shared cores with others, and some were halted meanwhile.
 
 {table}
 ![differences from the first row](docs/claim/ablation.svg)
