@@ -20,8 +20,8 @@ def penalise_delay(collapsed: Tensor, lengths: Tensor, penalty: float) -> Tensor
         lengths: (batch,) frames of each utterance.
         penalty: Nats a frame; below zero, later symbols are preferred.
     """
-    frames = torch.arange(collapsed.shape[1], device=collapsed.device)
-    late = frames - (lengths.to(collapsed.device)[:, None] - 1) / 2
+    frames = torch.arange(collapsed.shape[1], dtype=collapsed.dtype, device=collapsed.device)
+    late = frames - (lengths.to(frames)[:, None] - 1) / 2
     cost = torch.zeros_like(collapsed[:, :, :1])
     cost[..., 0] = penalty * late[..., None]
     return collapsed - cost
