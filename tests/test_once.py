@@ -64,12 +64,20 @@ def test_the_front_end_runs_once_an_update(batch):
     assert runs.count("front") == 3, "outside an update nothing is kept"
 
 
-@pytest.mark.parametrize("chosen", [{"width": [8, 16]}, {"heads": [2, 4]}, {"states": [4, 8]}], ids=str)
-def test_what_is_chosen_runs_for_each_net(batch, chosen):
+@pytest.mark.parametrize(
+    ("chosen", "once"),
+    [({"width": [8, 16]}, {"in"}), ({"heads": [2, 4]}, {"in", "out"}), ({"states": [4, 8]}, {"in", "out"})],
+    ids=str,
+)
+def test_what_lies_before_the_first_choice_runs_once(batch, chosen, once):
     model, runs = speech_model(**chosen), []
-    model.encoder.front_in.register_forward_hook(lambda *_: runs.append(1))
+    encoder = model.encoder
+    for name, layer in (("in", encoder.front_in), ("out", encoder.front_out), ("mixer", encoder.blocks[0].mixer)):
+        layer.register_forward_hook(lambda *_, name=name: runs.append(name))
     gradients(model, batch, sandwich(SearchSpace.of(model), random.Random(0), 1))
-    assert len(runs) == 3
+    assert {name: runs.count(name) for name in ("in", "out", "mixer")} == {
+        name: 1 if name in once else 3 for name in ("in", "out", "mixer")
+    }
 
 
 def test_another_input_is_computed_anew_and_keeps_its_gradient():

@@ -123,9 +123,12 @@ class Encoder(nn.Module):
         self.register_buffer("feature_scale", torch.ones(BINS))
         self.front_in = ElasticLinear(3 * BINS, config.front)
         self.front_out = ElasticLinear(3 * config.front, width)
-        # What all nets of a family compute alike, unless one of these is a choice.
-        alike = all(isinstance(size, int) for size in (width, heads, states, attending))
-        self.begin = Once(self.subsample_and_mix) if alike else self.subsample_and_mix
+        # The longest beginning that has no choice in it: all nets of a family compute it alike.
+        if any(isinstance(size, Choice) for size in (width, heads, states, attending)):
+            begin = "halve" if isinstance(width, Choice) else "subsample"
+        else:
+            begin = "subsample_and_mix"
+        setattr(self, begin, Once(getattr(self, begin)))
 
         def mixer(index: int) -> nn.Module:
             if config.attention_every and (index + 1) % config.attention_every == 0:
@@ -152,11 +155,15 @@ class Encoder(nn.Module):
         self.feature_mean.copy_(features.mean(0))
         self.feature_scale.copy_(1 / features.std(0).clamp_min(1e-3))
 
-    def subsample(self, features: Tensor) -> Tensor:
-        """(batch, time, 80) -> (batch, ceil(time / 4), width), what the first block takes."""
+    def halve(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, 2 ceil(time / 4), front)."""
         x = (features - self.feature_mean) * self.feature_scale
         x = F.pad(x, (0, 0, 0, -x.shape[1] % SUBSAMPLING))
-        x = F.silu(self.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
+        return F.silu(self.front_in(with_previous(x, torch.zeros_like(x[:, :1]))))
+
+    def subsample(self, features: Tensor) -> Tensor:
+        """(batch, time, 80) -> (batch, ceil(time / 4), width), what the first block takes."""
+        x = self.halve(features)
         return F.silu(self.front_out(with_previous(x, torch.zeros_like(x[:, :1]))))
 
     def subsample_and_mix(self, features: Tensor) -> Tensor:
@@ -169,7 +176,7 @@ class Encoder(nn.Module):
         """(batch, time, 80) -> (batch, ceil(time / 4), size out)."""
         first, *others = self.blocks
         assert isinstance(first, Block)
-        x = self.begin(features)
+        x = self.subsample_and_mix(features)
         x = x + first.feed_forward(x)
         for block in others:
             x = block(x)
