@@ -24,11 +24,11 @@ from todm.search.spread import spread
 from todm.space import activate
 from todm.trained import Trained
 
-AXES = ("no distillation", "heads chosen too", "states chosen too", "width chosen too")
+AXES = ("no distillation", "heads chosen too", "states chosen too", "width not chosen")
 """Rows of compare.yaml, the recipe's own space first."""
 ARCHITECTURES = 32
 """Evaluated of each family, its ends among them."""
-BUDGETS = np.geomspace(20_000, 100_000, 9)
+BUDGETS = np.geomspace(15_000, 100_000, 9)
 """Parameters, at most."""
 
 

@@ -41,8 +41,9 @@ other speakers, 10 to 20 dB below. {cpu}, one thread a training, {date}.
 Both sides: {updates} updates on the same batches; learning rate from the same grid, chosen on the dev set with the
 first seed; the share of them in which a net grows as it suits each side (recipes/claim/README.md tells what was tried).
 The setting is not independent of these results: the number of heads was chosen after trainings with seeds 0 and 1, the
-level of the other speakers after nets of seed 0, the price of late symbols after trainings with seeds 0 and 3, and all
-of these seeds are among those below. The family's share of growth was chosen for what it costs.
+level of the other speakers after nets of seed 0, the price of late symbols after trainings with seeds 0 and 3, the
+widths after families with seeds 0 to 3, and all of these seeds are among those below. The family's share of growth was
+chosen for what it costs.
 
 {table}
 {verdict}
@@ -54,8 +55,8 @@ STEP = """
 ## What the family costs
 
 Milliseconds of an update's processor time, {cpu}, one thread, {date} (`python -m bench.step {recipe}`). What lies
-before the first choice, the front end and the first block's state-space layer, and the predictor are computed once for
-all nets of an update; "nothing shared" is what it was before.
+before the first choice, here the front end's first layer, and the predictor are computed once for all nets of an
+update; "nothing shared" is without that.
 
 | | first update | last update | mean over training | of the largest alone |
 |---|---|---|---|---|
@@ -93,7 +94,7 @@ do not compare costs: trainings shared cores with others, and some were halted m
 AXES = """
 ## Whether more should be chosen
 
-Families of the ablation that differ in what may be chosen. For nine budgets on parameters from 20,000 to 100,000, the
+Families of the ablation that differ in what may be chosen. For nine budgets on parameters from 15,000 to 100,000, the
 net of the least dev error within it of 32 spread over the space: mean test error, of all budgets and of the small,
 middle and large three.
 
