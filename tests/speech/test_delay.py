@@ -40,6 +40,11 @@ def test_an_alignment_pays_for_each_of_its_labels(data: st.DataObject) -> None:
     )  # fmt: skip
 
 
+def test_the_price_has_the_precision_of_the_lattice() -> None:
+    priced = penalise_delay(torch.zeros(1, 4, 1, 3, dtype=torch.float64), torch.tensor([4]), 0.2)
+    assert priced[0, :, 0, 0].tolist() == [0.2 * 1.5, 0.2 * 0.5, -0.2 * 0.5, -0.2 * 1.5]
+
+
 def test_without_a_price_nothing_changes() -> None:
     lattice = torch.randn(2, 6, 3, 3).log_softmax(-1)
     assert torch.equal(penalise_delay(lattice, torch.tensor([6, 4]), 0.0), lattice)
