@@ -19,7 +19,7 @@ from todm.speech.task import TransducerConfig
 def priced(logits: Tensor, targets: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """Loss and occupancy as without, with the price of every label of an alignment."""
     scores, passes = scores_and_passes(logits, targets)
-    frames = torch.arange(len(logits)) - (len(logits) - 1) / 2
+    frames = torch.arange(len(logits), dtype=logits.dtype) - (len(logits) - 1) / 2
     prices = [penalty * (passed[..., 0].sum(1) * frames).sum() for passed in passes]
     return total_and_occupancy([score - price for score, price in zip(scores, prices, strict=True)], passes)
 
