@@ -57,7 +57,13 @@ class Batch:
 
 @cache
 def _filter_bank() -> Wav2LogFilterBank:
-    return Wav2LogFilterBank(SAMPLE_RATE, num_filters=BINS, low_freq=20.0, high_freq=-400.0, dither=0.0)
+    bank = Wav2LogFilterBank(SAMPLE_RATE, num_filters=BINS, low_freq=20.0, high_freq=-400.0, dither=0.0)
+    bank._to_spec = _power  # its own squares the absolute value, whose root is a fifth of the work
+    return bank
+
+
+def _power(spectrum: Tensor) -> Tensor:
+    return spectrum.real.square() + spectrum.imag.square()
 
 
 @torch.no_grad()
