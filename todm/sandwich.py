@@ -39,9 +39,11 @@ def accumulate_gradients(
     model: nn.Module, loss: Loss, batch: Any, archs: dict[str, Arch], divergence: Divergence, strength: float,
     teacher: LossOutput | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """Add up the gradients of all `archs` on one batch; the first is the teacher of the others.
+    """Average the gradients of all `archs` on one batch; the first is the teacher of the others.
 
-    Each net's graph is freed by its own backward pass before the next net runs, so memory is that of one net.
+    The mean, not the sum: an optimiser that divides by the gradient's running size would step too far where an update
+    has more nets than the one before. Each net's graph is freed by its own backward pass before the next net runs, so
+    memory is that of one net.
 
     Args:
         strength: Weight of the divergence from the teacher beside the loss on the labels.
@@ -64,6 +66,6 @@ def accumulate_gradients(
                 log["divergence"] = log.get("divergence", 0.0) + float(distance.detach()) / (len(archs) - 1)
             if (extra := penalty(model)) is not None:
                 total = total + extra
-            total.backward()  # type: ignore[no-untyped-call]
+            (total / len(archs)).backward()  # type: ignore[no-untyped-call]
             log[f"loss_{name}"] = float(output.loss.detach())
     return log
