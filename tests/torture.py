@@ -2,8 +2,8 @@
 
     python tests/torture.py --kills 100
 
-Training, search and export of the toy task, SIGKILL after a random time, the same command again. In the end the
-weights must be those of an undisturbed run bit for bit, and every bundle whole.
+Training, search and export of the toy task, SIGKILL at a random moment of a random part, the same command again. In the
+end the weights must be those of an undisturbed run bit for bit, and every bundle whole.
 """
 
 import argparse
@@ -27,9 +27,14 @@ search: {{trials: 10, measured: 4, family: 2}}
 export: {{runtimes: [onnx]}}
 """
 
+ORDER = ["start", "training", "search", "export"]
+"""The parts of a run."""
+AIMED = {"start": 1, "training": 6, "search": 2, "export": 1}
+"""How often a part still to come is aimed at. Export lasts longest by far, and changes no weight."""
 
-def command(recipe: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "todm", "run", str(recipe), "--out", str(out)]
+
+class Failure(Exception):
+    """A start that ended with an error."""
 
 
 def stage(out: Path) -> str:
@@ -40,35 +45,73 @@ def stage(out: Path) -> str:
     return "export" if (out / "subnets").exists() else "search"
 
 
+class Start:
+    """One start of the run in a folder.
+
+    Args:
+        recipe: What is run.
+        out: The run folder.
+    """
+
+    def __init__(self, recipe: Path, out: Path) -> None:
+        self.out, self.begin, self.errors = out, time.monotonic(), out.with_suffix(".errors")
+        command = [sys.executable, "-m", "todm", "run", str(recipe), "--out", str(out)]
+        with self.errors.open("wb") as errors:
+            self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
+
+    def reach(self, part: str) -> float | None:
+        """Seconds since the start at which the run was seen in a part or a later one; None: it has ended."""
+        while self.process.poll() is None:
+            if ORDER.index(stage(self.out)) >= ORDER.index(part):
+                return time.monotonic() - self.begin
+            time.sleep(0.02)
+        return None
+
+    def ends_within(self, seconds: float | None) -> bool:
+        """Whether it ends by itself; if not, it is killed.
+
+        Raises:
+            Failure: it ended with an error.
+        """
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+            return False
+        if self.process.returncode:
+            raise Failure(f"a start ended with {self.process.returncode}: {self.errors.read_text()[-500:]}")
+        return True
+
+
 def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str]]:
-    """Kill a run that many times, then let it end; what was wrong with each start, and how many kills hit which stage."""
+    """Kill runs that many times, then let the last end; what was wrong, and how many kills hit which part."""
     recipe, rng, wrong, hit = folder / "recipe.yaml", random.Random(seed), [], Counter()
     recipe.write_text(RECIPE)
-    begin = time.monotonic()
-    undisturbed = subprocess.run(command(recipe, folder / "whole"), capture_output=True, text=True, check=False)
-    if undisturbed.returncode:
-        return [f"the undisturbed run ended with {undisturbed.returncode}: {undisturbed.stderr[-500:]}"], hit
-    longest = time.monotonic() - begin  # kills fall on every part of a run, however slow the machine is now
-    killed = out = folder / "killed-0"
-    starts = 0
-    while hit.total() < kills:
-        starts += 1
-        process = subprocess.Popen(command(recipe, out), stderr=subprocess.PIPE, text=True)
-        try:
-            _, err = process.communicate(timeout=rng.uniform(0, longest))
-            if process.returncode:
-                return [*wrong, f"start {starts} ended by itself with {process.returncode}: {err[-500:]}"], hit
-            # It ended before its time: begin another.
+    try:
+        undisturbed = Start(recipe, folder / "whole")
+        reached = [undisturbed.reach(part) or 0.0 for part in ORDER]
+        undisturbed.ends_within(None)
+        ends = [*reached[1:], time.monotonic() - undisturbed.begin]
+        lasts = {part: end - begin for part, begin, end in zip(ORDER, reached, ends, strict=True)}
+        out, runs = folder / "killed-0", 0
+        while hit.total() < kills:
+            now = ORDER.index(stage(out))
+            part = rng.choices(ORDER[now:], [AIMED[part] for part in ORDER[now:]])[0]
+            # What a start that goes on does before it gets where the last one was is a part, too.
+            again = lasts["start"] if now and part == ORDER[now] else 0.0
+            start = Start(recipe, out)
+            if start.reach(part) is not None and not start.ends_within(rng.uniform(0, again + lasts[part])):
+                hit[stage(out)] += 1
+                continue
+            start.ends_within(None)
             wrong += differences(folder / "whole", out)
-            killed = out = folder / f"killed-{starts}"
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            hit[stage(out)] += 1
-    last = subprocess.run(command(recipe, out), capture_output=True, text=True, check=False)
-    if last.returncode:
-        return [*wrong, f"the last start ended with {last.returncode}: {last.stderr[-500:]}"], hit
-    return wrong + differences(folder / "whole", killed), hit
+            runs += 1
+            out = folder / f"killed-{runs}"
+        Start(recipe, out).ends_within(None)
+    except Failure as failure:
+        return [*wrong, str(failure)], hit
+    return wrong + differences(folder / "whole", out), hit
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
