@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from bench.run import cpu_model
 from todm.files import write_json
 from todm.once import Once
-from todm.recipe import load_recipe, read_yaml
+from todm.recipe import load_recipe
 from todm.run import Run
 from todm.space import activate
 from todm.speech.batches import Batch
@@ -111,9 +111,7 @@ def update(side: str, trainer: Trainer, batch: Batch) -> None:
 def profile(recipe: str) -> dict[str, dict[str, float]]:
     """Milliseconds of each part by net, and of whole updates, for both sides."""
     loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
-    plan = home / "plan.yaml"  # of the claim, where nets alone are trained as suits them
-    own = read_yaml(plan).get("alone", {}) if plan.exists() else {}
-    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None, **own}
+    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None}
     with TemporaryDirectory() as scratch:
         task = Run(Path(scratch), loaded, home).task()
         sides = {

@@ -103,12 +103,10 @@ def test_the_space_is_read_off_the_model():
     assert space.largest() == {name: options[-1] for name, options in space.choices.items()}
     assert set(space.smallest().values()) == {1, 2}
     depths = {name: 1 for name in space.choices if name.endswith("depth")}
-    young = space.young(0.0)
+    young = space.young()
     assert young.largest() == {**space.largest(), **depths}
     assert young.smallest() == space.smallest()
     assert young.choices == space.choices | dict.fromkeys(depths, (1,))
-    assert space.young(0.4).choices["a.depth"] == (1, 2)
-    assert space.young(0.6).choices == space.young(1.0).choices == space.choices
     assert young.within(space.largest()) == young.largest()
     assert young.within(space.smallest()) == space.smallest()
 

@@ -51,10 +51,8 @@ class Training:
     growth: Fraction = 0.6
     """Fraction of the updates in which the net grows: it begins with the fewest layers, learns the task's rough shape
     sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
-    deepening: Fraction = 0.0
-    """Last part of growth, in which the net goes through all depths, one after another; 0: to the deepest at once."""
     growing: Literal["largest", "ends"] = "largest"
-    """What is trained meanwhile: the largest net of the depth reached, or smaller ones beside it."""
+    """What is trained meanwhile: the largest net of that depth, or the smallest, too."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     students: Positive | None = None
@@ -93,15 +91,6 @@ class Training:
             raise ValueError("students is for nets: sandwich: only there do smaller nets take turns beside the largest")
         if self.growing == "ends" and self.growth == 0:
             raise ValueError("growing: ends does nothing without growth; give growth, or leave growing out")
-        if self.deepening and self.growth == 0:
-            raise ValueError("deepening is a part of growth; give growth, or leave deepening out")
-
-    def grown(self, progress: float) -> float:
-        """Share of the depths that a net has after a fraction of the updates."""
-        if progress >= self.growth:
-            return 1.0
-        start = self.growth * (1 - self.deepening)
-        return max(0.0, progress - start) / (self.growth - start) if self.deepening else 0.0
 
     @property
     def distils(self) -> bool:

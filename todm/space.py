@@ -216,14 +216,11 @@ class SearchSpace:
         """Every choice at its most: the supernet itself."""
         return {name: options[-1] for name, options in self.choices.items()}
 
-    def young(self, share: float) -> "SearchSpace":
-        """The architectures of few layers: at share 0 those of the least depth, at 1 all, between them step by step."""
+    def young(self) -> "SearchSpace":
+        """The architectures of the least depth."""
         depths = {gate.depth for uses in self._uses.values() for gates in uses for gate in gates}
-
-        def up_to(name: str, options: tuple[int, ...]) -> tuple[int, ...]:
-            return options[: 1 + math.ceil(share * (len(options) - 1))] if name in depths else options
-
-        return SearchSpace({name: up_to(name, options) for name, options in self.choices.items()}, self._uses)
+        choices = {name: options[:1] if name in depths else options for name, options in self.choices.items()}
+        return SearchSpace(choices, self._uses)
 
     def within(self, arch: Arch) -> Arch:
         """`arch` with whatever is larger than this space has at the largest it has."""

@@ -187,15 +187,15 @@ class Trainer:
 
     def _archs(self, progress: float, rng: random.Random) -> dict[str, Arch]:
         """The architectures of one update."""
-        config = self.config
-        space = self.space.young(config.grown(progress))
+        config, young = self.config, progress < self.config.growth
+        space = self.space.young() if young else self.space
         if self.alone is not None:
             return {"alone": space.within(self.alone)}
-        if progress < config.growth and config.growing == "largest":
+        if young and config.growing == "largest":
             return {"largest": space.largest()}
         if config.nets == "random":
             return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
-        archs = sandwich(space, rng, config.random_nets if config.grown(progress) > 0 else 0)
+        archs = sandwich(space, rng, 0 if young else config.random_nets)
         return archs if config.students is None else in_turn(archs, config.students, self.update)
 
     def evaluated(self) -> dict[str, Arch]:

@@ -24,7 +24,7 @@ from todm.search.spread import spread
 from todm.space import activate
 from todm.trained import Trained
 
-AXES = ("no distillation", "heads chosen too", "states chosen too", "width not chosen")
+AXES = ("no distillation", "heads chosen too", "states chosen too", "width chosen too")
 """Rows of compare.yaml, the recipe's own space first."""
 ARCHITECTURES = 32
 """Evaluated of each family, its ends among them."""

@@ -7,7 +7,7 @@ got wrong in mistakes.json: a benchmark that was killed goes on where it was.
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, field
+from dataclasses import asdict
 from operator import mul
 from pathlib import Path
 from typing import Any
@@ -42,8 +42,6 @@ class Plan:
     """Trainings of each side."""
     rates: list[Positive]
     """Learning rates tried with the first seed."""
-    alone: dict[str, Any] = field(default_factory=dict)
-    """What is different in the recipe's `training:` for nets alone, where they do better with it."""
 
     def arch(self, size: str) -> Arch:
         """The architecture of a size."""
@@ -98,7 +96,7 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
         return
     training: dict[str, Any] = {"lr": rate}
     if side != SUPERNET:
-        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest", "students": None} | plan.alone
+        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest", "students": None}
     verbs.train(recipe, str(run), resume="auto", quick=quick, overrides=merged(changes, {"training": training}))
     trained = Trained(Run.open(run))
     nets = {}

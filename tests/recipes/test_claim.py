@@ -82,7 +82,7 @@ def test_whole_benchmark_goes_on_and_ends_alike(tmp_path: Path) -> None:
     todm = [sys.executable, "-m", "todm", "run", "claim", "--quick", "--out", str(tmp_path / "run")]
     subprocess.run(todm, check=True, env=environment, timeout=300)
     claim = json.loads((tmp_path / "run" / "claim.json").read_text())
-    assert [row["size"] for row in claim["rows"]] == ["XXS", "XS", "S", "M", "L", "XL"]
+    assert [row["size"] for row in claim["rows"]] == ["XS", "S", "M", "L", "XL"]
     params = [row["params"] for row in claim["rows"]]
     assert params == sorted(params) and params[-1] > 2.5 * params[0]
     assert claim["family"]["audio_hours"] > 0
