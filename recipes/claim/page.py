@@ -34,16 +34,14 @@ and its data are kept beside the recipe: `python -m todm.recipes.claim.page reci
 What was tried on the way, and the best explanation, is in [recipes/claim/README.md](recipes/claim/README.md).
 
 Real speech: connected digits (Free Spoken Digit Dataset, six speakers, official test takes), each utterance among three
-other speakers, 10 to 20 dB below. {cpu}, one thread a training, {date}.
+other speakers, 15 to 25 dB below. {cpu}, one thread a training, {date}.
 
 ## Subnets against nets trained alone
 
-Both sides: {updates} updates on the same batches; learning rate from the same grid, chosen on the dev set with the
-first seed; the share of them in which a net grows as it suits each side (recipes/claim/README.md tells what was tried).
-The setting is not independent of these results: the number of heads was chosen after trainings with seeds 0 and 1, the
-level of the other speakers after nets of seed 0, the price of late symbols after trainings with seeds 0 and 3, the
-widths after families with seeds 0 to 3, and all of these seeds are among those below. The family's share of growth was
-chosen for what it costs, after trainings with seed 0. Sizes from XS on are those of the benchmark before it.
+Both sides: {updates} updates on the same batches, grown out of one block in the same share of them; learning rate from
+the same grid, chosen on the dev set with the first seed. The setting is not independent of these results: the number of
+heads, the level of the other speakers, and the family's growth and students were chosen after trainings with seed 0,
+the price of late symbols after others with seeds 0 and 3, and these seeds are among those below.
 
 {table}
 {verdict}
@@ -55,8 +53,8 @@ STEP = """
 ## What the family costs
 
 Milliseconds of an update's processor time, {cpu}, one thread, {date} (`python -m bench.step {recipe}`). What lies
-before the first choice, here the front end's first layer, and the predictor are computed once for all nets of an
-update; "nothing shared" is without that.
+before the first choice, here all up to the first block's feed-forward layer, and the predictor are computed once for
+all nets of an update; "nothing shared" is without that.
 
 | | first update | last update | mean over training | of the largest alone |
 |---|---|---|---|---|
