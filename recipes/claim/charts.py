@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 ALONE, SUBNET = "#c95600", "#0072b2"
@@ -80,5 +81,6 @@ def ablation(path: Path) -> str:
 
 def _svg(figure: Figure) -> str:
     text = StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "claim"}):  # or the same picture would be another file each time
+        figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()
