@@ -111,7 +111,7 @@ def update(side: str, trainer: Trainer, batch: Batch) -> None:
 def profile(recipe: str) -> dict[str, dict[str, float]]:
     """Milliseconds of each part by net, and of whole updates, for both sides."""
     loaded, home = load_recipe(recipe, {"data": {"batching": {"workers": 0}}})
-    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None}
+    largest = {"nets": "alone", "arch": "largest", "growing": "largest", "students": None, "students_start": 0.0}
     with TemporaryDirectory() as scratch:
         task = Run(Path(scratch), loaded, home).task()
         sides = {

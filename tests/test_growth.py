@@ -70,3 +70,15 @@ def test_growth_of_both_ends_trains_the_smallest_net_from_the_start(tmp_path):
         replace(CONFIG, growth=0.0, growing="ends")
     with pytest.raises(ValueError, match="students is for nets: sandwich"):
         replace(CONFIG, nets="random", students=1.0)
+
+
+def test_between_growth_and_the_start_of_students_the_largest_net_learns_alone(tmp_path):
+    config = replace(CONFIG, updates=10, growth=0.2, growing="ends", students=1.0, students_start=0.5, average=0.0)
+    trainer(tmp_path, config).fit()
+    nets = [{key.removeprefix("loss_") for key in row if key.startswith("loss")} for row in log_of(tmp_path)]
+    assert nets[:5] == [{"largest", "smallest"}] * 2 + [{"largest"}] * 3
+    assert nets[5:] == [{"largest", "random_0"}, {"largest", "smallest"}] * 2 + [{"largest", "random_0"}]
+    with pytest.raises(ValueError, match="students_start is for nets: sandwich"):
+        replace(CONFIG, nets="random", students_start=0.5)
+    with pytest.raises(ValueError, match="students_start is within growth, where it does nothing"):
+        replace(CONFIG, growth=0.3, students_start=0.3)

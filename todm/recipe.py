@@ -58,6 +58,9 @@ class Training:
     students: Positive | None = None
     """Smaller nets that an update trains, on average: beside the largest the smallest and the random ones take turns,
     with 0.5 one in every second update, and so does the smallest beside the block that grows. null: all in each."""
+    students_start: Fraction = 0.0
+    """Fraction of the updates after which smaller nets are trained beside the largest; between growth and then the
+    largest learns alone. What is shared is learnt sooner by one net, and the others start from there."""
     teacher: Literal["live", "average"] = "live"
     """Who teaches the subnets: the largest net as it stands, or its running average."""
     divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"
@@ -89,6 +92,10 @@ class Training:
             raise ValueError("growing: ends is for a family; a net trained alone has no smaller one beside it")
         if self.students is not None and self.nets != "sandwich":
             raise ValueError("students is for nets: sandwich: only there do smaller nets take turns beside the largest")
+        if self.students_start > 0 and self.nets != "sandwich":
+            raise ValueError("students_start is for nets: sandwich: only there is a largest net to begin with")
+        if 0 < self.students_start <= self.growth:
+            raise ValueError("students_start is within growth, where it does nothing; set it later, or leave it out")
         if self.growing == "ends" and self.growth == 0:
             raise ValueError("growing: ends does nothing without growth; give growth, or leave growing out")
 

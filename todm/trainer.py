@@ -195,6 +195,8 @@ class Trainer:
             return {"largest": space.largest()}
         if config.nets == "random":
             return {f"random_{index}": space.sample(rng) for index in range(2 + config.random_nets)}
+        if not young and progress < config.students_start:
+            return {"largest": space.largest()}
         archs = sandwich(space, rng, 0 if young else config.random_nets)
         return archs if config.students is None else in_turn(archs, config.students, self.update)
 

@@ -96,7 +96,8 @@ def train(recipe: str, folder: Path, plan: Plan, side: str, rate: float, quick: 
         return
     training: dict[str, Any] = {"lr": rate}
     if side != SUPERNET:
-        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest", "students": None}
+        training |= {"nets": "alone", "arch": plan.arch(side), "growing": "largest"}
+        training |= {"students": None, "students_start": 0.0}
     verbs.train(recipe, str(run), resume="auto", quick=quick, overrides=merged(changes, {"training": training}))
     trained = Trained(Run.open(run))
     nets = {}

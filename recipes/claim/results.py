@@ -126,15 +126,16 @@ def as_markdown(claim: dict[str, Any]) -> str:
         cells += [_interval(row["difference"], "+"), _interval(row["relative"], "+", 1), f"{row['seconds']:.0f}"]
         cells += [f"{row['rate_alone']:g}"]
         lines.append("| " + " | ".join(cells) + " |")
-    family = claim["family"]
+    family, largest = claim["family"], claim["rows"][-1]
+    total = sum(row["seconds"] for row in claim["rows"])
     return "\n".join(lines) + (
         f"\n\nMean relative difference: {_interval(claim['mean_relative'], '+', 1)} %. {claim['seeds']} seeds, "
         f"{claim['utterances']} utterances, {claim['words']} words; 95 % intervals, a bootstrap over seeds and "
         f"utterances. One supernet, at a rate of {family['rate']:g}, took {family['seconds']:.0f} s and "
-        f"{family['audio_hours']:.1f} audio-hours through nets, the largest net alone {claim['rows'][-1]['seconds']:.0f} s "
-        f"and {claim['rows'][-1]['audio_hours']:.1f} audio-hours, all sizes "
-        f"{sum(row['seconds'] for row in claim['rows']):.0f} s. These are medians of the wall's clock, and other work "
-        "ran beside: what the family costs is measured by `python -m bench.step`.\n"
+        f"{family['audio_hours']:.1f} audio-hours through nets, the largest net alone {largest['seconds']:.0f} s "
+        f"and {largest['audio_hours']:.1f} audio-hours, all sizes {total:.0f} s. "
+        "These are medians of the wall's clock, and other work ran beside: what the family costs is measured by "
+        "`python -m bench.step`.\n"
     )
 
 
