@@ -52,12 +52,12 @@ class Training:
     """Fraction of the updates in which the net grows: it begins with the fewest layers, learns the task's rough shape
     sooner than a deep net, at a fraction of the cost, and the deeper nets start from there."""
     growing: Literal["largest", "ends"] = "largest"
-    """What is trained meanwhile: the largest net of that depth, or the smallest, too."""
+    """What is trained meanwhile: the largest net of that depth, or in every second update the smallest, too."""
     random_nets: NonNegativeInt = 1
     """Random subnets in each sandwich, beside the largest and the smallest."""
     students: Positive | None = None
-    """Smaller nets that an update trains, on average: beside the largest the smallest and the random ones take turns,
-    with 0.5 one in every second update, and so does the smallest beside the block that grows. null: all in each."""
+    """Smaller nets that an update trains after growth, on average: beside the largest the smallest and the random ones
+    take turns, with 0.5 one in every second update. null: all in each."""
     students_start: Fraction = 0.0
     """Fraction of the updates after which smaller nets are trained beside the largest; between growth and then the
     largest learns alone. What is shared is learnt sooner by one net, and the others start from there."""

@@ -198,7 +198,8 @@ class Trainer:
         if not young and progress < config.students_start:
             return {"largest": space.largest()}
         archs = sandwich(space, rng, 0 if young else config.random_nets)
-        return archs if config.students is None else in_turn(archs, config.students, self.update)
+        students = 0.5 if young else config.students
+        return archs if students is None else in_turn(archs, students, self.update)
 
     def evaluated(self) -> dict[str, Arch]:
         """The architectures that are evaluated: the net trained alone, else the ends of the family."""
