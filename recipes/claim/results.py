@@ -33,7 +33,9 @@ class Side:
     audio_hours: float
     """Through a net, one training."""
     made: dict[str, str]
-    """`updates` and `cpu` of the first training, and `date`, of the first and the last."""
+    """`updates` and `cpu` of the first training."""
+    dates: list[str]
+    """Of all its trainings."""
 
 
 def chosen_rate(folder: Path) -> float:
@@ -80,12 +82,9 @@ def read_side(folder: Path) -> Side:
         np.array(runs[0]["nets"][nets[0]]["test"]["words"]),
         median(run["seconds"] for run in runs),
         runs[0]["audio_hours"],
-        {"updates": str(runs[0]["updates"]), "cpu": runs[0]["cpu"], "date": _span([run["date"] for run in runs])},
+        {key: str(runs[0][key]) for key in ("updates", "cpu")},
+        [run["date"] for run in runs],
     )
-
-
-def _span(dates: Sequence[str]) -> str:
-    return " to ".join(sorted({min(dates), max(dates)}))
 
 
 def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
@@ -94,6 +93,7 @@ def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
     family, alone = read_side(trainings / SUPERNET), {size: read_side(trainings / size) for size in sizes}
     seeds = min(len(errors) for side in (family, *alone.values()) for errors in side.errors.values())
     draws = Bootstrap(family.words, seeds)
+    dates = [date for side in (family, *alone.values()) for date in side.dates]
     rows = []
     for size in sizes:
         mine, its = family.errors[size][:seeds], alone[size].errors[size][:seeds]
@@ -110,7 +110,7 @@ def summary(folder: Path, sizes: Sequence[str]) -> dict[str, Any]:
         "mean_relative": draws.relative(
             [family.errors[size][:seeds] for size in sizes], [alone[size].errors[size][:seeds] for size in sizes]
         ),
-        "made": family.made,
+        "made": family.made | {"date": " to ".join(sorted({min(dates), max(dates)}))},
         "family": {"rate": family.rate, "seconds": family.seconds, "audio_hours": family.audio_hours},
     }  # fmt: skip
 
