@@ -60,7 +60,7 @@ class Training:
     take turns, with 0.5 one in every second update. null: all in each."""
     students_start: Fraction = 0.0
     """Fraction of the updates after which smaller nets are trained beside the largest; between growth and then the
-    largest learns alone. What is shared is learnt sooner by one net, and the others start from there."""
+    largest learns alone."""
     teacher: Literal["live", "average"] = "live"
     """Who teaches the subnets: the largest net as it stands, or its running average."""
     divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"
