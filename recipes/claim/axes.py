@@ -21,10 +21,10 @@ from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
 from todm.run import Run
 from todm.search.spread import spread
-from todm.space import activate
+from todm.space import Arch, activate
 from todm.trained import Trained
 
-AXES = ("no distillation", "heads chosen too", "states chosen too", "width chosen too")
+AXES = ("recipe", "heads chosen too", "states chosen too", "width chosen too")
 """Rows of compare.yaml, the recipe's own space first."""
 ARCHITECTURES = 32
 """Evaluated of each family, its ends among them."""
@@ -35,16 +35,21 @@ BUDGETS = np.geomspace(15_000, 100_000, 9)
 def measure(run: Path) -> dict[str, float]:
     """Test error (percent) under the small, middle and large third of the budgets, and under all of them: means."""
     trained = Trained(Run.open(run))
-    rows = []
-    for arch in tqdm(spread(trained.space, ARCHITECTURES, trained.recipe.seed), run.parent.name):
+
+    def error(arch: Arch, split: str) -> float:
         activate(trained.supernet, arch)
-        errors = [float(trained.task.evaluate(trained.supernet, split)["wer"]) for split in ("dev", "test")]
-        rows.append((float(trained.exact(arch)["params"]), *errors))
-    smallest = min(rows)
-    within = [[row for row in rows if row[0] <= budget] or [smallest] for budget in BUDGETS]
-    found = np.array([min(rows, key=lambda row: row[1])[2] for rows in within])
-    thirds = zip(("small", "middle", "large"), found.reshape(3, -1), strict=True)
-    return {"wer": float(found.mean())} | {name: float(part.mean()) for name, part in thirds}
+        return float(trained.task.evaluate(trained.supernet, split)["wer"])
+
+    archs = spread(trained.space, ARCHITECTURES, trained.recipe.seed)
+    params = [trained.exact(arch)["params"] for arch in archs]
+    dev = [error(arch, "dev") for arch in tqdm(archs, run.parent.name)]
+    smallest = int(np.argmin(params))
+    within = [[net for net, size in enumerate(params) if size <= budget] or [smallest] for budget in BUDGETS]
+    found = [min(nets, key=dev.__getitem__) for nets in within]
+    test = {net: error(archs[net], "test") for net in set(found)}
+    errors = np.array([test[net] for net in found])
+    thirds = zip(("small", "middle", "large"), errors.reshape(3, -1), strict=True)
+    return {"wer": float(errors.mean())} | {name: float(part.mean()) for name, part in thirds}
 
 
 def compare(folder: Path) -> str:

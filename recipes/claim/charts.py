@@ -64,7 +64,7 @@ def ablation(path: Path) -> str:
         lines = list(csv.DictReader(file))
     names = list(dict.fromkeys(line["row"] for line in lines))
     wer = {(line["row"], line["net"], line["seed"]): float(line["wer"]) for line in lines}
-    figure = Figure(figsize=(6.4, 0.8 + 0.32 * len(names)), layout="constrained")
+    figure = Figure(figsize=(9, 0.8 + 0.32 * len(names)), layout="constrained")
     axes = figure.subplots()
     for net, colour, shift in (("largest", ALONE, -0.15), ("smallest", SUBNET, 0.15)):
         for place, name in enumerate(names[1:]):
@@ -74,7 +74,9 @@ def ablation(path: Path) -> str:
     axes.axvline(0, color="#8b929a", linewidth=1)
     axes.set_yticks(range(len(names) - 1), names[1:])
     axes.invert_yaxis()
-    axes.set(xlabel=f"word error rate above “{names[0]}”, points")
+    axes.set_xscale("symlog", linthresh=10)  # a row that has learnt nothing is far away
+    axes.set_xticks([-10, -5, 0, 5, 10, 100], ["-10", "-5", "0", "5", "10", "100"])
+    axes.set(xlabel=f"word error rate above that of “{names[0]}”, points")
     axes.legend(frameon=False)
     return _svg(figure)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
-from todm.recipes.claim import charts
+from todm.recipes.claim import ablation, charts
 from todm.recipes.claim.results import as_markdown, summary
 
 PICTURES = "docs/claim"
@@ -27,6 +27,7 @@ of one training. This page holds what was measured here. It is written by
     python -m todm.recipes.claim.front runs/claim
     python -m bench.step claim runs/claim/step.json
     todm compare claim --out runs/claim/ablation
+    python -m bench.rows claim runs/claim/ablation/cost.json
     python -m todm.recipes.claim.axes runs/claim/ablation
     python -m todm.recipes.claim.page runs/claim --out RESULTS.md
 
@@ -83,8 +84,8 @@ ABLATION = """
 
 From `todm compare claim`: 1,000 updates a training, a third of those above. Word error rate in percent on the test set
 of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from the first row seed by seed
-± half of its 95 % interval (Student's t). A row with one seed has no interval, and tells nothing by itself. The seconds
-do not compare costs: trainings shared cores with others, and some were halted meanwhile.
+± half of its 95 % interval (Student's t: with three seeds 2.5 standard deviations of the differences). The cost of an
+update is processor time, beside the first row's (`python -m bench.rows claim`).
 
 {table}
 ![differences from the first row](docs/claim/ablation.svg)
@@ -119,12 +120,12 @@ def write_page(run: Path, out: Path) -> Path:
         correlation = found.pop("rank_correlation")
         page += FRONT.format(**found, rank_correlation="undefined" if correlation is None else f"{correlation:.3f}")
         pictures["front"] = charts.front(run / "front.csv")
-    ablation = run / "ablation"
-    if (ablation / "table.md").exists():
-        page += ABLATION.format(table=(ablation / "table.md").read_text(encoding="utf-8"))
-        pictures["ablation"] = charts.ablation(ablation / "results.csv")
-    if (ablation / "axes.md").exists():
-        page += AXES.format(table=(ablation / "axes.md").read_text(encoding="utf-8"))
+    rows = run / "ablation"
+    if (rows / "results.csv").exists():
+        page += ABLATION.format(table=ablation.as_markdown(rows))
+        pictures["ablation"] = charts.ablation(rows / "results.csv")
+    if (rows / "axes.md").exists():
+        page += AXES.format(table=(rows / "axes.md").read_text(encoding="utf-8"))
     for name, picture in pictures.items():
         atomic_write(out.parent / PICTURES / f"{name}.svg", picture)
     return atomic_write(out, page)

@@ -112,9 +112,9 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
 
     ablation = run / "ablation"
     ablation.mkdir()
-    lines = [f"{row},{net},{seed},{10 + seed}" for row in ("plain", "no & part") for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
-    (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer", *lines]))
-    (ablation / "table.md").write_text("| row |\n|---|\n| plain |\n")
+    lines = [f"{row},{net},{seed},{wer + seed},50" for row, wer in (("plain", 10), ("no & part", 12)) for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
+    (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer,seconds", *lines]))
+    (ablation / "cost.json").write_text(json.dumps({"milliseconds": {"plain": 40.0, "no & part": 50.0}}))
     (ablation / "axes.md").write_text("| row |\n|---|\n| chosen |\n")
     update = {"first update": 30.0, "last update": 60.0, "mean update": 52.0}
     sides = {"largest alone": update | {"mean update": 40.0}, "supernet": update, "supernet, nothing shared": update}
@@ -125,7 +125,9 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
     text = out.read_text()
     assert "| supernet | 30.0 | 60.0 | 52.0 | 1.300 |" in text
     assert "| blocks | 35.0 | 5.0 |" in text
-    assert all(size in text for size in ("| XS |", "| XL |", "| plain |", "| chosen |"))
+    assert all(size in text for size in ("| XS |", "| XL |", "| chosen |"))
+    assert "| plain | 2 | 10.5 ± 0.7 |  | 10.5 ± 0.7 |  | 1.00 |" in text
+    assert "| no & part | 2 | 12.5 ± 0.7 | +2.0 ± 0.0 | 12.5 ± 0.7 | +2.0 ± 0.0 | 1.25 |" in text
     assert f"{found['architectures']} architectures" in text
     for name in ("error", "cost", "front", "ablation"):
         assert f"docs/claim/{name}.svg" in text

@@ -1,0 +1,36 @@
+"""What an update of each row of a comparison costs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import rows
+
+RECIPE = f"""
+name: toy
+task: {Path(__file__).parent / "toy_task.py"}:ToyTask
+training: {{updates: 40, growth: 0}}
+"""
+COMPARISON = """
+baseline: family
+rows:
+  alone: {training: {nets: alone, arch: smallest}}
+  family: {}
+"""
+
+
+def test_a_family_costs_more_than_one_net(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "compare.yaml").write_text(COMPARISON)
+    rows.main(str(tmp_path), str(tmp_path / "cost.json"))
+    found = json.loads((tmp_path / "cost.json").read_text())["milliseconds"]
+    assert list(found) == ["family", "alone"]
+    assert found["family"] > 1.5 * found["alone"] > 0
+
+
+def test_rows_with_other_data_are_refused(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "compare.yaml").write_text(COMPARISON + "  uneven: {data: {uneven: true}}\n")
+    with pytest.raises(ValueError, match="uneven"):
+        rows.costs(str(tmp_path))
