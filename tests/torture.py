@@ -16,6 +16,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from tqdm import tqdm
+
 from todm.checkpoint import list_checkpoints, newest_checkpoint
 from todm.export.bundle import load_bundle
 
@@ -95,6 +97,7 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
         ends = [*reached[1:], time.monotonic() - undisturbed.begin]
         lasts = {part: end - begin for part, begin, end in zip(ORDER, reached, ends, strict=True)}
         out, runs = folder / "killed-0", 0
+        bar = tqdm(total=kills, unit="kill")
         while hit.total() < kills:
             now = ORDER.index(stage(out))
             part = rng.choices(ORDER[now:], [AIMED[part] for part in ORDER[now:]])[0]
@@ -103,7 +106,10 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
             start = Start(recipe, out)
             if start.reach(part) is not None and not start.ends_within(rng.uniform(0, again + lasts[part])):
                 hit[stage(out)] += 1
-                continue
+                bar.update()
+                if stage(out) != "export":
+                    continue
+                start = Start(recipe, out)  # one kill there is enough: a run would stay there for all that are left
             start.ends_within(None)
             wrong += differences(folder / "whole", out)
             runs += 1
