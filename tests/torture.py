@@ -90,6 +90,7 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
     """Kill runs that many times, then let the last end; what was wrong, and how many kills hit which part."""
     recipe, rng, wrong, hit = folder / "recipe.yaml", random.Random(seed), [], Counter()
     recipe.write_text(RECIPE)
+    bar = tqdm(total=kills, unit="kill")
     try:
         undisturbed = Start(recipe, folder / "whole")
         reached = [undisturbed.reach(part) or 0.0 for part in ORDER]
@@ -97,7 +98,6 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
         ends = [*reached[1:], time.monotonic() - undisturbed.begin]
         lasts = {part: end - begin for part, begin, end in zip(ORDER, reached, ends, strict=True)}
         out, runs = folder / "killed-0", 0
-        bar = tqdm(total=kills, unit="kill")
         while hit.total() < kills:
             now = ORDER.index(stage(out))
             part = rng.choices(ORDER[now:], [AIMED[part] for part in ORDER[now:]])[0]
@@ -114,10 +114,14 @@ def torture(folder: Path, kills: int, seed: int) -> tuple[list[str], Counter[str
             wrong += differences(folder / "whole", out)
             runs += 1
             out = folder / f"killed-{runs}"
-        Start(recipe, out).ends_within(None)
+        if out.exists():
+            Start(recipe, out).ends_within(None)
+            wrong += differences(folder / "whole", out)
     except Failure as failure:
-        return [*wrong, str(failure)], hit
-    return wrong + differences(folder / "whole", out), hit
+        wrong.append(str(failure))
+    finally:
+        bar.close()
+    return wrong, hit
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
