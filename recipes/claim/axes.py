@@ -4,7 +4,7 @@
 
 ABLATION is the folder of `todm compare claim`; its rows `AXES` are families that differ in what may be chosen. For each
 budget on parameters the net of the least dev error within it is taken, out of architectures spread over the space, and
-its error on the test set counts: what somebody who searches would get. Writes ABLATION/axes.csv and ABLATION/axes.md.
+its error on the test set counts: what somebody who searches would get. Writes ABLATION/axes.csv.
 """
 
 import csv
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from todm.compare import RESULT, as_markdown, summarise
+from todm.compare import RESULT
 from todm.errors import TodmError, script
-from todm.files import atomic_write, read_json
+from todm.files import atomic_write
+from todm.recipes.claim import ablation
 from todm.run import Run
 from todm.search.spread import spread
 from todm.space import Arch, activate
@@ -30,10 +31,12 @@ ARCHITECTURES = 32
 """Evaluated of each family, its ends among them."""
 BUDGETS = np.geomspace(15_000, 100_000, 9)
 """Parameters, at most."""
+PARTS = ("all", "small", "middle", "large")
+"""Of the budgets: all of them, and thirds."""
 
 
 def measure(run: Path) -> dict[str, float]:
-    """Test error (percent) under the small, middle and large third of the budgets, and under all of them: means."""
+    """Mean test error (percent) under all budgets, and under the small, middle and large third of them: `PARTS`."""
     trained = Trained(Run.open(run))
 
     def error(arch: Arch, split: str) -> float:
@@ -48,8 +51,7 @@ def measure(run: Path) -> dict[str, float]:
     found = [min(nets, key=dev.__getitem__) for nets in within]
     test = {net: error(archs[net], "test") for net in set(found)}
     errors = np.array([test[net] for net in found])
-    thirds = zip(("small", "middle", "large"), errors.reshape(3, -1), strict=True)
-    return {"wer": float(errors.mean())} | {name: float(part.mean()) for name, part in thirds}
+    return {name: float(part.mean()) for name, part in zip(PARTS, (errors, *np.split(errors, 3)), strict=True)}
 
 
 def compare(folder: Path) -> str:
@@ -61,18 +63,20 @@ def compare(folder: Path) -> str:
     runs = [(row, path.parent) for row in AXES for path in sorted((folder / row).glob(f"seed*/{RESULT}"))]
     if {row for row, _ in runs} != set(AXES):
         raise TodmError(f"{folder} lacks trainings of {', '.join(AXES)}; type: todm compare claim --out {folder}")
-    found = []
-    for row, run in runs:
-        seed, seconds = int(run.name.removeprefix("seed")), read_json(run / RESULT)["seconds"]
-        found.append({"row": row, "net": "front", "seed": seed, **measure(run), "seconds": seconds})
+    found = [{"row": row, "seed": int(run.name.removeprefix("seed")), **measure(run)} for row, run in runs]
     text = io.StringIO()
     writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(found)
-    atomic_write(folder / "axes.csv", text.getvalue())
-    table = as_markdown(summarise(found, AXES[0]))
-    atomic_write(folder / "axes.md", table)
-    return table
+    return as_markdown(atomic_write(folder / "axes.csv", text.getvalue()))
+
+
+def as_markdown(path: Path) -> str:
+    """Table of axes.csv: of each part of the budgets the error, and its difference from the recipe's own space."""
+    with open(path, encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    results = [ablation.result(line["row"], part, line["seed"], line[part]) for line in lines for part in PARTS]
+    return ablation.as_table(results, PARTS)
 
 
 @script

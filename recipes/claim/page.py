@@ -11,7 +11,7 @@ from typing import Any
 
 from todm.errors import TodmError, script
 from todm.files import atomic_write, read_json
-from todm.recipes.claim import ablation, charts
+from todm.recipes.claim import ablation, axes, charts
 from todm.recipes.claim.results import as_markdown, summary
 
 PICTURES = "docs/claim"
@@ -84,19 +84,21 @@ ABLATION = """
 
 From `todm compare claim`: 1,000 updates a training, a third of those above. Word error rate in percent on the test set
 of the largest and the smallest subnet: mean ± standard deviation over seeds; difference from the first row seed by seed
-± half of its 95 % interval (Student's t: with three seeds 2.5 standard deviations of the differences). The cost of an
-update is processor time, beside the first row's (`python -m bench.rows claim`).
+± half of its 95 % interval (Student's t: with three seeds 2.5 standard deviations of the differences).{cost}
 
 {table}
 ![differences from the first row](docs/claim/ablation.svg)
 """
+
+COST = """ The cost of
+an update is processor time, beside the first row's (`python -m bench.rows {recipe}`; {cpu}, one thread, {date})."""
 
 AXES = """
 ## Whether more should be chosen
 
 Families of the ablation that differ in what may be chosen. For nine budgets on parameters from 15,000 to 100,000, the
 net of the least dev error within it of 32 spread over the space: mean test error, of all budgets and of the small,
-middle and large three.
+middle and large three; mean and difference as above.
 
 {table}"""
 
@@ -122,10 +124,11 @@ def write_page(run: Path, out: Path) -> Path:
         pictures["front"] = charts.front(run / "front.csv")
     rows = run / "ablation"
     if (rows / "results.csv").exists():
-        page += ABLATION.format(table=ablation.as_markdown(rows))
+        cost = COST.format(**read_json(rows / "cost.json")) if (rows / "cost.json").exists() else ""
+        page += ABLATION.format(table=ablation.as_markdown(rows), cost=cost)
         pictures["ablation"] = charts.ablation(rows / "results.csv")
-    if (rows / "axes.md").exists():
-        page += AXES.format(table=(rows / "axes.md").read_text(encoding="utf-8"))
+    if (rows / "axes.csv").exists():
+        page += AXES.format(table=axes.as_markdown(rows / "axes.csv"))
     for name, picture in pictures.items():
         atomic_write(out.parent / PICTURES / f"{name}.svg", picture)
     return atomic_write(out, page)

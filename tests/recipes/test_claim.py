@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import islice
@@ -114,18 +115,26 @@ def _page_of(run: Path, out: Path, environment: dict[str, str]) -> None:
     ablation.mkdir()
     lines = [f"{row},{net},{seed},{wer + seed},50" for row, wer in (("plain", 10), ("no & part", 12)) for net in ("largest", "smallest") for seed in (0, 1)]  # fmt: skip
     (ablation / "results.csv").write_text("\n".join(["row,net,seed,wer,seconds", *lines]))
-    (ablation / "cost.json").write_text(json.dumps({"milliseconds": {"plain": 40.0, "no & part": 50.0}}))
-    (ablation / "axes.md").write_text("| row |\n|---|\n| chosen |\n")
+    where = {"recipe": "claim", "cpu": "a processor", "date": "2026-11-28"}
+    (ablation / "cost.json").write_text(json.dumps(where | {"milliseconds": {"plain": 40.0, "no & part": 50.0}}))
+    (supernet,) = (run / "trainings" / "supernet").glob("*/seed0")
+    for row in axes.AXES:
+        shutil.copytree(supernet, ablation / row / "seed0")
+        (ablation / row / "seed0" / "result.json").write_text("{}")
+    subprocess.run([sys.executable, axes.__file__, ablation], check=True, env=environment, timeout=300)
+    with open(ablation / "axes.csv", newline="") as file:
+        (own, *others) = [{part: float(line[part]) for part in axes.PARTS} for line in csv.DictReader(file)]
+    assert others == [own] * 3  # the same supernet under four names
+    assert own["all"] == pytest.approx((own["small"] + own["middle"] + own["large"]) / 3)
     update = {"first update": 30.0, "last update": 60.0, "mean update": 52.0}
     sides = {"largest alone": update | {"mean update": 40.0}, "supernet": update, "supernet, nothing shared": update}
     parts = {"largest": {"blocks": 35.0}, "smallest": {"blocks": 5.0}}
-    told = {"recipe": "claim", "cpu": "a processor", "date": "2026-11-28", "milliseconds": sides | parts}
-    (run / "step.json").write_text(json.dumps(told))
+    (run / "step.json").write_text(json.dumps(where | {"milliseconds": sides | parts}))
     assert page.main([str(run), "--out", str(out)]) == 0
     text = out.read_text()
     assert "| supernet | 30.0 | 60.0 | 52.0 | 1.300 |" in text
     assert "| blocks | 35.0 | 5.0 |" in text
-    assert all(size in text for size in ("| XS |", "| XL |", "| chosen |"))
+    assert all(size in text for size in ("| XS |", "| XL |", "| heads chosen too | 1 |"))
     assert "| plain | 2 | 10.5 ± 0.7 |  | 10.5 ± 0.7 |  | 1.00 |" in text
     assert "| no & part | 2 | 12.5 ± 0.7 | +2.0 ± 0.0 | 12.5 ± 0.7 | +2.0 ± 0.0 | 1.25 |" in text
     assert f"{found['architectures']} architectures" in text
