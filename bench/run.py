@@ -47,9 +47,7 @@ def rows_of(module: str) -> list[dict[str, object]]:
     home = importlib.import_module(f"bench.{module}")
     rows = []
     for group, cases in home.CASES.items():
-        rounds = [
-            {case: measure(module, group, case) for case in cases} for _ in range(getattr(home, "ROUNDS", ROUNDS))
-        ]
+        rounds = [{case: measure(module, group, case) for case in cases} for _ in range(ROUNDS)]
         baseline = next(iter(cases))
         for case in cases:
             numbers = {key: statistics.median(r[case][key] for r in rounds) for key in rounds[0][case]}

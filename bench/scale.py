@@ -23,7 +23,6 @@ SECONDS = 50
 """Audio in a batch of one process."""
 UTTERANCES = 100_000
 CLOCK = "seconds"
-ROUNDS = 1
 
 
 def train(processes: int, batches: int = 1) -> dict[str, float]:

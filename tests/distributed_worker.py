@@ -11,7 +11,8 @@ from todm.recipe import Training
 from todm.trainer import Trainer
 
 CONFIG = Training(
-    updates=50, warmup=10, growth=0.1, distillation_start=0.2, precision="float32", lr=0.05, checkpoint_every=50,
+    updates=50, warmup=10, growth=0.1, divergence="adaptive", distillation_start=0.2, precision="float32", lr=0.05,
+    checkpoint_every=50,
 )  # fmt: skip
 
 

@@ -20,7 +20,8 @@ HERE = Path(__file__).parent
 RECIPE = f"""
 name: toy
 task: {HERE / "toy_task.py"}:ToyTask
-training: {{updates: 400, growth: 0.2, distillation_start: 0.4, evaluate_every: 100, checkpoint_every: 10}}
+training: {{updates: 400, growth: 0.2, divergence: kl, distillation_start: 0.4,
+  evaluate_every: 100, checkpoint_every: 10}}
 """
 
 

@@ -11,7 +11,10 @@ from toy_task import ToyData, ToyModel, ToyTask
 from todm.recipe import Training
 from todm.trainer import Trainer
 
-CONFIG = Training(updates=20, warmup=10, growth=0.25, distillation_start=0.5, average=0.9, precision="float32", lr=0.05)
+CONFIG = Training(
+    updates=20, warmup=10, growth=0.25, divergence="adaptive", distillation_start=0.5, average=0.9,
+    precision="float32", lr=0.05,
+)  # fmt: skip
 
 
 def trainer(folder: Path, config: Training) -> Trainer:

@@ -22,7 +22,8 @@ from todm.trained import Trained, read_arch
 RECIPE = f"""
 name: toy
 task: {Path(__file__).parent / "toy_task.py"}:ToyTask
-training: {{updates: 120, warmup: 10, growth: 0.2, distillation_start: 0.5, evaluate_every: 60, checkpoint_every: 60}}
+training: {{updates: 120, warmup: 10, growth: 0.2, divergence: adaptive, distillation_start: 0.5,
+  evaluate_every: 60, checkpoint_every: 60}}
 search: {{trials: 10, measured: 4, family: 3}}
 export: {{runtimes: [onnx]}}
 """

@@ -46,9 +46,10 @@ def write(folder: Path, text: str, name: str = "recipe.yaml") -> str:
         ("training: {nets: alone}", "training: arch and nets: alone belong together"),
         ("training: {weight_decay: 0.1}", "training: weight_decay is for adamw and sgd"),
         (
-            "training: {growth: 0.8, distillation_start: 0.7}",
+            "training: {growth: 0.8, divergence: kl, distillation_start: 0.7}",
             "training: distillation_start is before the end of growth",
         ),
+        ("training: {teacher: average}", "training: teacher does nothing without a divergence"),
     ],
 )
 def test_what_is_wrong_in_a_recipe_is_named(tmp_path, text, message):

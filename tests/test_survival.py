@@ -19,7 +19,8 @@ from todm.export.bundle import load_bundle
 RECIPE = f"""
 name: toy
 task: {Path(__file__).parent / "toy_task.py"}:ToyTask
-training: {{updates: 200, growth: 0.2, distillation_start: 0.4, evaluate_every: 100, checkpoint_every: 10}}
+training: {{updates: 200, growth: 0.2, divergence: adaptive, distillation_start: 0.4,
+  evaluate_every: 100, checkpoint_every: 10}}
 search: {{trials: 6, measured: 3, family: 2}}
 export: {{runtimes: [onnx], precisions: [float]}}
 """

@@ -21,7 +21,8 @@ RECIPE = f"""
 name: toy
 task: {Path(__file__).parent / "toy_task.py"}:ToyTask
 seed: 3
-training: {{updates: 400, growth: 0.2, distillation_start: 0.4, evaluate_every: 100, checkpoint_every: 10}}
+training: {{updates: 400, growth: 0.2, divergence: kl, distillation_start: 0.4,
+  evaluate_every: 100, checkpoint_every: 10}}
 """
 
 

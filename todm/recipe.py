@@ -63,8 +63,8 @@ class Training:
     largest learns alone."""
     teacher: Literal["live", "average"] = "live"
     """Who teaches the subnets: the largest net as it stands, or its running average."""
-    divergence: Literal["none", "kl", "adaptive", "squared"] = "adaptive"
-    """What a subnet's distance from the largest net is measured with."""
+    divergence: Literal["none", "kl", "adaptive", "squared"] = "none"
+    """What a subnet's distance from the largest net is measured with; none: every net learns from the labels alone."""
     distillation: NonNegativeFloat = 0.1
     """Weight of that distance beside the loss on the labels."""
     distillation_start: Fraction = 0.8
@@ -86,6 +86,10 @@ class Training:
             raise ValueError("arch and nets: alone belong together: one names the net, the other trains it alone")
         if self.optimizer == "scaled_adam" and self.weight_decay is not None:
             raise ValueError("weight_decay is for adamw and sgd; scaled_adam learns the size of each tensor instead")
+        fields = type(self).__dataclass_fields__
+        for name in ("distillation", "distillation_start", "teacher"):
+            if self.divergence == "none" and getattr(self, name) != fields[name].default:
+                raise ValueError(f"{name} does nothing without a divergence; give divergence, e.g. kl, or leave it out")
         if self.distils and self.distillation_start < self.growth:
             raise ValueError("distillation_start is before the end of growth: there is no teacher yet")
         if self.growing == "ends" and self.nets == "alone":

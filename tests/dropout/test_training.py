@@ -16,8 +16,8 @@ from todm.sandwich import accumulate_gradients
 from todm.trainer import Trainer
 
 CONFIG = Training(
-    updates=24, warmup=2, growth=0.25, distillation_start=0.5, precision="float32", lr=0.05, evaluate_every=4,
-    checkpoint_every=8,
+    updates=24, warmup=2, growth=0.25, divergence="adaptive", distillation_start=0.5, precision="float32", lr=0.05,
+    evaluate_every=4, checkpoint_every=8,
 )  # fmt: skip
 BLOCK = {
     "before:blocks.0.down": {"method": "standard", "rate": {"schedule": "on_validation", "start": 0.3, "factor": 0.8}},
