@@ -29,6 +29,8 @@ BUCKETS = 10
 """Groups of similar duration that a batch is drawn from."""
 BUFFER = 5000
 """Utterances of a corpus read from disk as it goes that are shuffled and bucketed at a time."""
+AHEAD = 800.0
+"""Audio in seconds that each worker prepares ahead: what it gains on the training lasts while it is disturbed."""
 LOG_EPSILON = float(np.log(np.finfo(np.float32).eps))
 """Floor of the features, as in `fbank`."""
 
@@ -178,7 +180,7 @@ def train_batches(
         sampler=islice(enumerate(order), start, None),
         num_workers=workers,
         generator=torch.Generator(),  # of its own, or it would draw from the one that training uses
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=max(2, round(AHEAD / seconds_per_batch)) if workers else None,
     )
     return _readable(iter(batches), unreadable)
 
