@@ -22,8 +22,7 @@ from todm.trainer import PATIENCE, Trainer, is_trained
 
 CONFIG = Training(
     updates=120, warmup=10, growth=0.25, divergence="adaptive", distillation_start=0.5, average=0.9,
-    precision="float32", lr=0.05,
-    evaluate_every=50, checkpoint_every=20,
+    precision="float32", lr=0.05, evaluate_every=50, checkpoint_every=20,
 )  # fmt: skip
 
 
@@ -108,9 +107,12 @@ def test_an_architecture_outside_the_space_is_refused(tmp_path):
         trainer(tmp_path, replace(CONFIG, nets="alone", arch={"depth": 9}, growth=0.0))
 
 
-@pytest.mark.parametrize(("taught", "logged"), [({}, False), ({"divergence": "kl", "distillation_start": 0.0}, True)])
+@pytest.mark.parametrize(
+    ("taught", "logged"), [({}, False), ({"divergence": "kl"}, True), ({"divergence": "adaptive"}, True)]
+)
 def test_distillation_is_what_was_asked_for(tmp_path, taught, logged):
-    config = Training(updates=10, growth=0.0, average=0.0, precision="float32", lr=0.05, **taught)
+    start = {"distillation_start": 0.0} if taught else {}
+    config = Training(updates=10, growth=0.0, average=0.0, precision="float32", lr=0.05, **taught, **start)
     made = trainer(tmp_path, config)
     made.fit()
     rows = log_of(tmp_path)
