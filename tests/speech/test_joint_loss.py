@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from todm.speech import joint_rnnt_loss, rnnt_loss
 from todm.speech.collapse import collapse
-from todm.speech.joint_loss import joint_collapse
+from todm.speech.joint_loss import _negligible, joint_collapse
 
 Inputs = tuple[Tensor, Tensor, nn.Module, Tensor, Tensor, Tensor]
 
@@ -77,6 +77,17 @@ def test_a_sharp_lattice_in_float32_loses_nothing_to_the_cells_left_out() -> Non
     assert rerun < 0.8 * 2 * 60 * 21
     for a, b in zip(ours, exact, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
+
+
+@given(seed=st.integers(0, 999), dim=st.sampled_from([1, 2]), spread=st.floats(0, 20))
+def test_what_is_left_out_is_all_that_rounding_would_lose(seed: int, dim: int, spread: float) -> None:
+    size = (spread * torch.randn(2, 9, 7, generator=torch.manual_seed(seed), dtype=torch.float64)).exp().float()
+    left_out = _negligible(size, dim)
+    lost = (size.double() * left_out).sum(dim)
+    most = size.double().sum(dim) * torch.finfo(torch.float32).eps / 2
+    next_one = size.masked_fill(left_out, torch.inf).amin(dim).double()
+    assert (lost <= most).all()
+    assert (lost + next_one > most).all()
 
 
 def test_collapse_and_what_flows_back_into_the_rest() -> None:

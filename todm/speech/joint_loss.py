@@ -16,9 +16,9 @@ from torch.autograd.function import once_differentiable
 from todm.speech.collapse import check_lengths, gradient_of_classes, labels_of_rows, normalised, reduced, spread
 from todm.speech.lattice import lattice_loss
 
-# Numbers of a block's widest tensor: few enough for what the joiner computes on the way to stay in a core's cache,
+# Numbers of a block's widest tensor: few enough for what the joiner computes on the way to stay in a core's caches,
 # and on a GPU enough to keep it busy.
-_BLOCK_NUMBERS = {"cpu": 2**18, "cuda": 2**26}
+_BLOCK_NUMBERS = {"cpu": 3 * 2**17, "cuda": 2**26}
 
 Block = tuple[slice, slice, slice]
 """Utterances, frames and rows of a part of the lattice."""
@@ -152,16 +152,21 @@ class _JointCollapse(torch.autograd.Function):
 
 def _reached(of_class: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """First row of each frame that the gradient (batch, time, rows, 3) reaches, and the one past the last."""
-    size, eps = of_class.abs().sum(-1), torch.finfo(of_class.dtype).eps / 2
-    time, rows = size.shape[1:]
-    # What a cell may hold to be left out: all cells of its frame and its row together, then less than half a unit in
-    # the last place of the frame's or row's sum.
-    least = torch.minimum(size.sum(2, keepdim=True) / rows, size.sum(1, keepdim=True) / time) * eps
-    reached = (size > least) | ~size.isfinite()
+    size = of_class.abs().sum(-1)
+    rows = size.shape[2]
+    reached = ~(_negligible(size, 1) & _negligible(size, 2)) | ~size.isfinite()
     row = torch.arange(rows, device=size.device)
     low = torch.where(reached, row, rows).amin(2)
     high = torch.where(reached, row + 1, 0).amax(2)
     return low.cpu().numpy(), high.cpu().numpy()
+
+
+def _negligible(size: Tensor, dim: int) -> Tensor:
+    """The smallest values along `dim`, as many as together stay below half a unit in the last place of the sum."""
+    ordered, places = size.sort(dim)
+    sums = ordered.double().cumsum(dim)
+    within = sums <= sums.narrow(dim, -1, 1) * torch.finfo(size.dtype).eps / 2
+    return torch.zeros_like(within).scatter_(dim, places, within)
 
 
 def _blocks(low: np.ndarray, high: np.ndarray, cells: int) -> Iterator[Block]:
