@@ -71,11 +71,12 @@ def measure(module: str, group: str, case: str) -> dict[str, float]:
 
 def print_table(rows: list[dict[str, object]]) -> None:
     """What was measured, with its bars."""
-    print(f"{'':38}{'ms':>10}{'CPU ms':>10}{'peak MB':>10}{'error':>10}{'time':>14}{'memory':>14}")
+    print(f"{'':38}{'ms':>10}{'CPU ms':>10}{'peak MB':>10}{'error':>10}{'waiting':>10}{'time':>14}{'memory':>14}")
     for row in rows:
         line = f"{row['group']}, {row['case']}".ljust(38)
         line += "".join(f"{1000 * float(row[key]):10.2f}" for key in ("seconds", "cpu_seconds"))  # type: ignore[arg-type]
         line += f"{row['peak_mb']:10.1f}" + (f"{row['difference']:10.1e}" if "difference" in row else " " * 10)
+        line += f"{row['waiting']:10.1%}" if "waiting" in row else " " * 10
         for key in ("time", "memory"):
             ratio, bar = row.get(f"{key}_ratio"), row.get(f"{key}_bar")
             line += (f"{ratio:.2f} (<={bar})" if bar else "").rjust(14)

@@ -11,6 +11,7 @@ from todm.distill import divergence
 from todm.once import Once, computed_once
 from todm.sandwich import accumulate_gradients, sandwich
 from todm.speech.encoder import EncoderConfig
+from todm.speech.ssm import DiagonalSSM
 from todm.speech.transducer import Transducer
 from todm.task import LossOutput
 
@@ -43,12 +44,28 @@ def test_gradients_are_those_of_nets_that_compute_everything(batch, chosen, monk
     model = speech_model(**chosen)
     archs = sandwich(SearchSpace.of(model), random.Random(0), 2)
     shared = gradients(copy.deepcopy(model), batch, archs)
-    monkeypatch.setattr(Once, "__call__", lambda once, source: once.function(source))
+    monkeypatch.setattr(Once, "__call__", lambda once, *source: once.function(*source))
     alone = gradients(model, batch, archs)
     assert shared.keys() == alone.keys()
     assert "encoder.front_in.weight" in shared and "predictor.embed.weight" in shared
     for name, gradient in alone.items():
         torch.testing.assert_close(shared[name], gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_kernels_are_computed_once_an_update_whatever_the_heads(batch, monkeypatch):
+    model, computed, toeplitz = speech_model(heads=[2, 4]), [], DiagonalSSM.toeplitz
+
+    def count(ssm, length, size=None):
+        computed.append(size)
+        return toeplitz(ssm, length, size)
+
+    monkeypatch.setattr(DiagonalSSM, "toeplitz", count)
+    space = SearchSpace.of(model)
+    gradients(model, batch, {"largest": space.largest(), "smallest": space.smallest()})
+    assert computed == [(4, 16)] * 2
+    activate(model, space.smallest())
+    model.encoder(batch[0])
+    assert computed[2:] == [(2, 16)]
 
 
 def test_the_front_end_runs_once_an_update(batch):

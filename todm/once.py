@@ -7,34 +7,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+Source = tuple[Tensor | int, ...]
+
 
 @dataclass
 class _Kept:
-    source: Tensor
+    source: Source
     output: Tensor
     leaf: Tensor
     """The output cut off from its graph: each net's backward pass ends here and adds up its gradient."""
 
 
 class Once:
-    """A function of one tensor that, within `computed_once`, runs once and takes its gradient back once.
+    """A function that, within `computed_once`, runs once and takes its gradient back once.
 
     Args:
-        function: Tensor to tensor, the same for all nets and without random numbers; outside `computed_once` it is
-            called as it is.
+        function: Of tensors and integers, which are all that its value, a tensor, depends on but for weights; the same
+            for all nets and without random numbers. Outside `computed_once` it is called as it is.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, function: Callable[..., Tensor]) -> None:
         self.function = function
         self.keeps = False
         self.kept: _Kept | None = None
 
-    def __call__(self, source: Tensor) -> Tensor:
+    def __call__(self, *source: Tensor | int) -> Tensor:
         if not self.keeps:
-            return self.function(source)
-        if self.kept is None or not torch.equal(self.kept.source, source):
+            return self.function(*source)
+        if self.kept is None or not all(map(_alike, self.kept.source, source)):
             self.flush()
-            output = self.function(source)
+            output = self.function(*source)
             self.kept = _Kept(source, output, output.detach().requires_grad_(output.requires_grad))
         return self.kept.leaf
 
@@ -43,6 +45,12 @@ class Once:
         kept, self.kept = self.kept, None
         if kept is not None and kept.leaf.grad is not None:
             kept.output.backward(kept.leaf.grad)
+
+
+def _alike(a: Tensor | int, b: Tensor | int) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return torch.equal(a, b)
+    return bool(a == b)
 
 
 @contextmanager

@@ -25,8 +25,8 @@ from todm.search.spread import spread
 from todm.space import Arch, activate
 from todm.trained import Trained
 
-AXES = ("recipe", "heads chosen too", "states chosen too", "width chosen too")
-"""Rows of compare.yaml, the recipe's own space first."""
+AXES = ("baseline", "heads chosen too", "states chosen too", "width chosen too")
+"""Rows of compare.yaml, the baseline's own space first."""
 ARCHITECTURES = 32
 """Evaluated of each family, its ends among them."""
 BUDGETS = np.geomspace(15_000, 100_000, 9)
@@ -55,7 +55,7 @@ def measure(run: Path) -> dict[str, float]:
 
 
 def compare(folder: Path) -> str:
-    """Measure every training of the rows; returns the table, with differences from the recipe's own space.
+    """Measure every training of the rows; returns the table, with differences from the baseline's space.
 
     Raises:
         TodmError: a row has no finished training.
@@ -72,7 +72,7 @@ def compare(folder: Path) -> str:
 
 
 def as_markdown(path: Path) -> str:
-    """Table of axes.csv: of each part of the budgets the error, and its difference from the recipe's own space."""
+    """Table of axes.csv: of each part of the budgets the error, and its difference from the baseline's."""
     with open(path, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     results = [ablation.result(line["row"], part, line["seed"], line[part]) for line in lines for part in PARTS]

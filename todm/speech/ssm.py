@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from todm.elastic.linear import ElasticLinear, copied
+from todm.once import Once
 from todm.space import Width, active, full
 
 ONCE = -50.0
@@ -38,8 +39,14 @@ def shifted(row: Tensor) -> Tensor:
     return rows.view(heads, length, 2 * length - 1)[:, :, :length]
 
 
+Size = tuple[int, int]
+"""Heads and states."""
+
+
 class DiagonalSSM(nn.Module):
     """S4D kernels, one a head. Complex numbers are pairs of real tensors, so that every runtime can run them.
+
+    Methods take the active heads and states unless given others.
 
     Args:
         heads: Number of recurrences.
@@ -59,35 +66,35 @@ class DiagonalSSM(nn.Module):
         self.C = nn.Parameter(torch.randn(h, n, 2) * math.sqrt(0.5))
         self.D = nn.Parameter(torch.ones(h))
 
-    def _active(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _used(self, size: Size | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """dt A and C, real and imaginary part, each (heads, states)."""
-        h, n = active(self.heads), active(self.states)
+        h, n = size or (active(self.heads), active(self.states))
         dt = self.log_dt[:h, None].exp()
         a_real, a_imag = -self.log_A_real[:h, :n].exp(), self.A_imag[:h, :n]
         return dt * a_real, dt * a_imag, self.C[:h, :n, 0], self.C[:h, :n, 1]
 
-    def powers(self, exponents: Tensor) -> tuple[Tensor, Tensor]:
+    def powers(self, exponents: Tensor, size: Size | None = None) -> tuple[Tensor, Tensor]:
         """dA to integer powers (length,): real and imaginary part, each (heads, states, length)."""
-        real, imag, _, _ = self._active()
-        size = torch.exp(real[..., None] * exponents)
+        real, imag, _, _ = self._used(size)
+        radius = torch.exp(real[..., None] * exponents)
         angle = imag[..., None] * exponents
-        return size * angle.cos(), size * angle.sin()
+        return radius * angle.cos(), radius * angle.sin()
 
-    def input_gain(self) -> tuple[Tensor, Tensor]:
+    def input_gain(self, size: Size | None = None) -> tuple[Tensor, Tensor]:
         """dB: real and imaginary part, each (heads, states)."""
-        h, n = active(self.heads), active(self.states)
-        power_real, power_imag = self.powers(torch.ones(1, dtype=self.D.dtype, device=self.D.device))
+        h, n = size or (active(self.heads), active(self.states))
+        power_real, power_imag = self.powers(torch.ones(1, dtype=self.D.dtype, device=self.D.device), size)
         x, y = power_real[..., 0] - 1, power_imag[..., 0]
         a_real, a_imag = -self.log_A_real[:h, :n].exp(), self.A_imag[:h, :n]
         norm = a_real.square() + a_imag.square()
         return (x * a_real + y * a_imag) / norm, (y * a_real - x * a_imag) / norm
 
-    def kernel(self, length: int) -> Tensor:
+    def kernel(self, length: int, size: Size | None = None) -> Tensor:
         """The impulse response without the direct term D: (heads, length)."""
-        _, _, c_real, c_imag = self._active()
-        b_real, b_imag = self.input_gain()
+        _, _, c_real, c_imag = self._used(size)
+        b_real, b_imag = self.input_gain(size)
         gain_real, gain_imag = c_real * b_real - c_imag * b_imag, c_real * b_imag + c_imag * b_real
-        power_real, power_imag = self.powers(torch.arange(length, dtype=self.D.dtype, device=self.D.device))
+        power_real, power_imag = self.powers(torch.arange(length, dtype=self.D.dtype, device=self.D.device), size)
         return 2 * (gain_real[..., None] * power_real - gain_imag[..., None] * power_imag).sum(1)
 
     def modes(self) -> dict[str, Tensor]:
@@ -99,7 +106,7 @@ class DiagonalSSM(nn.Module):
         Returns:
             decay, loudness, pitch and phase, each (heads, states + 1, 1).
         """
-        decay, pitch, c_real, c_imag = self._active()
+        decay, pitch, c_real, c_imag = self._used(None)
         b_real, b_imag = self.input_gain()
         direct = self.D[: active(self.heads), None]
         real = torch.cat([2 * (c_real * b_real - c_imag * b_imag), direct], 1)
@@ -112,10 +119,10 @@ class DiagonalSSM(nn.Module):
         }
         return {name: value.unsqueeze(-1).contiguous() for name, value in found.items()}
 
-    def toeplitz(self, length: int) -> Tensor:
+    def toeplitz(self, length: int, size: Size | None = None) -> Tensor:
         """The causal convolution with the kernel, D included, as a matrix: (heads, out time, in time)."""
-        kernel = self.kernel(length)
-        kernel = torch.cat([kernel[:, :1] + self.D[: active(self.heads), None], kernel[:, 1:]], dim=1)
+        kernel = self.kernel(length, size)
+        kernel = torch.cat([kernel[:, :1] + self.D[: len(kernel), None], kernel[:, 1:]], dim=1)
         return toeplitz(kernel)
 
     def chunk_matrices(self, length: int) -> dict[str, Tensor]:
@@ -129,7 +136,7 @@ class DiagonalSSM(nn.Module):
             direct (heads, length, length), readout (heads, 2 states, length), write (heads, length, 2 states),
             decay_real and decay_imag (heads, 2 states).
         """
-        _, _, c_real, c_imag = self._active()
+        _, _, c_real, c_imag = self._used(None)
         b_real, b_imag = (part[..., None] for part in self.input_gain())
         steps = torch.arange(1, length + 1, dtype=self.D.dtype, device=self.D.device)
         read_real, read_imag = self.powers(steps)
@@ -175,6 +182,8 @@ class MultiHeadSSM(nn.Module):
         super().__init__()
         self.heads, self.head_size = heads, head_size
         self.ssm = DiagonalSSM(heads, states)
+        # They depend on no batch: the nets of an update share those of all heads.
+        self.convolutions = Once(self._convolutions)
         inner = heads * head_size
         # Half of the heads' channels leave the gate; head sizes are even, so the product is exact.
         self.into = ElasticLinear(width, inner)
@@ -185,8 +194,13 @@ class MultiHeadSSM(nn.Module):
         heads = active(self.heads)
         u = self.into(x).view(batch, time, heads, self.head_size)
         u = u.permute(2, 1, 0, 3).reshape(heads, time, batch * self.head_size)
-        y = torch.bmm(self.ssm.toeplitz(time).to(u.dtype), u)
+        computed = full(self.heads) if self.convolutions.keeps else heads
+        matrices = self.convolutions(time, computed, active(self.ssm.states))[:heads]
+        y = torch.bmm(matrices.to(u.dtype), u)
         return self.out(gate(y.view(heads, time, batch, self.head_size).permute(2, 1, 0, 3)))
+
+    def _convolutions(self, time: int, heads: int, states: int) -> Tensor:
+        return self.ssm.toeplitz(time, (heads, states))
 
 
 def gate(y: Tensor) -> Tensor:
