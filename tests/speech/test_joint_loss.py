@@ -79,7 +79,7 @@ def test_a_sharp_lattice_in_float32_loses_nothing_to_the_cells_left_out() -> Non
         torch.testing.assert_close(a.double(), b, rtol=1e-5, atol=1e-6 * b.abs().max().item())
 
 
-@given(seed=st.integers(0, 999), dim=st.sampled_from([1, 2]), spread=st.floats(0, 20))
+@given(seed=st.integers(0, 999), dim=st.sampled_from([1, 2]), spread=st.floats(0, 15))
 def test_what_is_left_out_is_all_that_rounding_would_lose(seed: int, dim: int, spread: float) -> None:
     size = (spread * torch.randn(2, 9, 7, generator=torch.manual_seed(seed), dtype=torch.float64)).exp().float()
     left_out = _negligible(size, dim)
