@@ -1,6 +1,6 @@
 """The exact transducer loss fused with the joiner: logits (batch, time, labels + 1, vocabulary) never exist at once.
 
-Forward, the joiner runs on one block of cells at a time, and each cell leaves four numbers. Backward, it runs again,
+Forward, the joiner runs on some cells of the lattice at a time, and each leaves four numbers. Backward, it runs again,
 and only on cells that the gradient reaches: those far off every likely alignment are left out as long as all of
 them together stay below the rounding of the sums they would enter. A trained model's lattice is nearly all such cells.
 """
@@ -8,7 +8,6 @@ them together stay below the rounding of the sums they would enter. A trained mo
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -16,12 +15,9 @@ from torch.autograd.function import once_differentiable
 from todm.speech.collapse import check_lengths, gradient_of_classes, labels_of_rows, normalised, reduced, spread
 from todm.speech.lattice import lattice_loss
 
-# Numbers of a block's widest tensor: few enough for what the joiner computes on the way to stay in a core's caches,
-# and on a GPU enough to keep it busy.
-_BLOCK_NUMBERS = {"cpu": 3 * 2**17, "cuda": 2**26}
-
-Block = tuple[slice, slice, slice]
-"""Utterances, frames and rows of a part of the lattice."""
+# Numbers of the widest tensor that the joiner computes at a time: few enough for what it computes on the way to stay
+# in a core's caches, and on a GPU enough to keep it busy.
+_BLOCK_NUMBERS = {"cpu": 2**18, "cuda": 2**26}
 
 
 def joint_rnnt_loss(
@@ -77,88 +73,94 @@ def joint_collapse(
     if len(labels) != batch:
         raise ValueError(f"targets must be of {batch} utterances, as what is encoded, not of {len(labels)}")
     check_lengths("encoder_lengths", encoder_lengths, batch, 1, time)
-    lengths = encoder_lengths.cpu().numpy(), target_lengths.cpu().numpy()
-    high = np.where(np.arange(time) < lengths[0][:, None], 1 + lengths[1][:, None], 0)
-    cells = max(1, _BLOCK_NUMBERS[encoded.device.type] // max(size, vocabulary))
-    state = _State(joiner, labels, blank, cells)
+    frames, last = (x.to(encoded.device)[:, None, None] for x in (encoder_lengths, target_lengths))
+    frame, row = (torch.arange(x, device=encoded.device) for x in (time, rows))
+    within = (frame[:, None] < frames) & (row <= last)
+    joint = _Joint(joiner, max(1, _BLOCK_NUMBERS[encoded.device.type] // max(size, vocabulary)), encoded.device.type)
     parameters = [p for p in joiner.parameters() if p.requires_grad]
-    return _JointCollapse.apply(state, high, encoded, predicted, *parameters)
+    return _JointCollapse.apply(joint, within, labels, blank, encoded, predicted, *parameters)
 
 
-class _State:
-    """What a block is computed with, forward and again backward."""
+class _Joint:
+    """The joiner, run on a block of cells at a time, forward and again backward."""
 
-    def __init__(self, joiner: nn.Module, labels: Tensor, blank: int, cells: int) -> None:
-        self.joiner, self.labels, self.blank, self.cells = joiner, labels, blank, cells
-        self.device = labels.device.type
-        self.autocast = torch.is_autocast_enabled(self.device), torch.get_autocast_dtype(self.device)
+    def __init__(self, joiner: nn.Module, cells: int, device: str) -> None:
+        self.joiner, self.cells, self.device = joiner, cells, device
+        self.autocast = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
 
-    def logits(self, encoded: Tensor, predicted: Tensor) -> Tensor:
-        """Of a block: (utterances, frames, size) and (utterances, rows, size) to (..., vocabulary)."""
+    def logits(self, joined: Tensor) -> Tensor:
+        """(cells, size) to (cells, vocabulary)."""
         enabled, dtype = self.autocast
         # Without the cache, in which weights cast without gradient would meet the backward pass.
         with torch.autocast(self.device, dtype, enabled, cache_enabled=False):
-            return self.joiner(encoded[:, :, None] + predicted[:, None])
+            return self.joiner(joined)
 
-    def slots(self, block: Block) -> Tensor:
-        """The next label of a block's cells, (utterances, frames, rows, 1)."""
-        utterances, frames, rows = block
-        labels = self.labels[utterances, None, rows, None]
-        return labels.expand(-1, frames.stop - frames.start, -1, -1)
+    def blocks(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Of the chosen cells, (batch, time, rows), some at a time: which they are of all cells, frames and rows.
+
+        All cells means batch * time * rows, all frames batch * time, all rows batch * rows.
+        """
+        _, time, rows = chosen.shape
+        for cell in chosen.flatten().nonzero()[:, 0].split(self.cells):
+            frame = cell // rows
+            yield cell, frame, frame // time * rows + cell % rows
 
 
 class _JointCollapse(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, state: _State, high: np.ndarray, encoded: Tensor, predicted: Tensor, *parameters: Tensor
-    ) -> Tensor:
+        ctx: Any, joint: _Joint, within: Tensor, labels: Tensor, blank: int, encoded: Tensor, predicted: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:  # fmt: skip
         dtype = torch.promote_types(encoded.dtype, torch.float32)
-        (batch, time, _), rows = encoded.shape, predicted.shape[1]
-        three = encoded.new_zeros((batch, time, rows, 3), dtype=dtype)
+        three = encoded.new_zeros((*within.shape, 3), dtype=dtype)
         before = _random_state(encoded.device)
-        for block in _blocks(np.zeros_like(high), high, state.cells):
-            utterances, frames, row = block
-            logits = state.logits(encoded[utterances, frames], predicted[utterances, row]).to(dtype)
-            three[block] = reduced(logits, state.slots(block), state.blank)
+        cells, next_label = three.flatten(0, 2), labels.flatten()[:, None]
+        for cell, frame, row in joint.blocks(within):
+            logits = joint.logits(_joined(encoded, frame, predicted, row)).to(dtype)
+            cells[cell] = reduced(logits, next_label[row], blank)
         if not torch.equal(before, _random_state(encoded.device)):
             raise ValueError("the joiner draws random numbers, which its second run cannot repeat; use rnnt_loss")
-        collapsed, rest = normalised(three, state.labels, state.blank)
-        beyond = torch.arange(rows) >= torch.from_numpy(high)[..., None]
-        collapsed.masked_fill_(beyond.to(encoded.device)[..., None], 0.0)
-        ctx.state = state
-        ctx.save_for_backward(encoded, predicted, rest, collapsed, *parameters)
+        collapsed, rest = normalised(three, labels, blank)
+        collapsed.masked_fill_(~within[..., None], 0.0)
+        ctx.joint, ctx.blank = joint, blank
+        ctx.save_for_backward(labels, encoded, predicted, rest, collapsed, *parameters)
         return collapsed
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_collapsed: Tensor) -> tuple[Tensor | None, ...]:
-        encoded, predicted, rest, collapsed, *parameters = ctx.saved_tensors
-        state: _State = ctx.state
+        labels, encoded, predicted, rest, collapsed, *parameters = ctx.saved_tensors
         of_class = gradient_of_classes(collapsed, grad_collapsed)
         sums = [torch.zeros_like(x, dtype=rest.dtype) for x in (encoded, predicted, *parameters)]
-        for block in _blocks(*_reached(of_class), state.cells):
-            utterances, frames, row = block
+        of_frames, of_rows, *of_parameters = sums
+        reached = _reached(of_class)
+        rest, of_class, next_label = rest.flatten(0, 2), of_class.flatten(0, 2), labels.flatten()[:, None]
+        for cell, frame, row in ctx.joint.blocks(reached):
+            joined = _joined(encoded, frame, predicted, row).requires_grad_()
             with torch.enable_grad():
-                inputs = [encoded[utterances, frames].detach(), predicted[utterances, row].detach()]
-                logits = state.logits(*(x.requires_grad_() for x in inputs))
-            grad = spread(logits.detach(), rest[block], of_class[block], state.slots(block), state.blank)
-            found = torch.autograd.grad(logits, [*inputs, *parameters], grad.to(logits.dtype), allow_unused=True)
-            places = [sums[0][utterances, frames], sums[1][utterances, row], *sums[2:]]
-            for place, part in zip(places, found, strict=True):
+                logits = ctx.joint.logits(joined)
+            grad = spread(logits.detach(), rest[cell], of_class[cell], next_label[row], ctx.blank).to(logits.dtype)
+            found, *others = torch.autograd.grad(logits, [joined, *parameters], grad, allow_unused=True)
+            if found is not None:
+                of_frames.flatten(0, 1).index_add_(0, frame, found.to(rest.dtype))
+                of_rows.flatten(0, 1).index_add_(0, row, found.to(rest.dtype))
+            for total, part in zip(of_parameters, others, strict=True):
                 if part is not None:
-                    place += part
-        return None, None, *(x.to(of.dtype) for x, of in zip(sums, (encoded, predicted, *parameters), strict=True))
+                    total += part
+        grads = (x.to(of.dtype) for x, of in zip(sums, (encoded, predicted, *parameters), strict=True))
+        return None, None, None, None, *grads
 
 
-def _reached(of_class: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """First row of each frame that the gradient (batch, time, rows, 3) reaches, and the one past the last."""
+def _joined(encoded: Tensor, frame: Tensor, predicted: Tensor, row: Tensor) -> Tensor:
+    """The sums (cells, size) of these of all frames and rows."""
+    return encoded.flatten(0, 1).index_select(0, frame) + predicted.flatten(0, 1).index_select(0, row)
+
+
+def _reached(of_class: Tensor) -> Tensor:
+    """The cells that the gradient (batch, time, rows, 3) reaches, (batch, time, rows)."""
     size = of_class.abs().sum(-1)
-    rows = size.shape[2]
-    reached = ~(_negligible(size, 1) & _negligible(size, 2)) | ~size.isfinite()
-    row = torch.arange(rows, device=size.device)
-    low = torch.where(reached, row, rows).amin(2)
-    high = torch.where(reached, row + 1, 0).amax(2)
-    return low.cpu().numpy(), high.cpu().numpy()
+    return ~(_negligible(size, 1) & _negligible(size, 2)) | ~size.isfinite()
 
 
 def _negligible(size: Tensor, dim: int) -> Tensor:
@@ -167,25 +169,6 @@ def _negligible(size: Tensor, dim: int) -> Tensor:
     sums = ordered.double().cumsum(dim)
     within = sums <= sums.narrow(dim, -1, 1) * torch.finfo(size.dtype).eps / 2
     return torch.zeros_like(within).scatter_(dim, places, within)
-
-
-def _blocks(low: np.ndarray, high: np.ndarray, cells: int) -> Iterator[Block]:
-    """Blocks of at most about `cells` cells that cover rows `low` to `high` of every frame, (batch, time) each.
-
-    Whole utterances if several fit, else frames of one, cropped to what they need.
-    """
-    batch, time = low.shape
-    rows = max(1, int(high.max(initial=0)))
-    utterances = max(1, cells // max(1, time * rows))
-    frames = max(1, min(time, cells // rows))
-    for b in range(0, batch, utterances):
-        for t in range(0, time, frames):
-            part = slice(b, min(b + utterances, batch)), slice(t, t + frames)
-            first, last = low[part], high[part]
-            (used,) = np.nonzero((last > first).any(0))
-            if len(used):
-                span = slice(t + int(used[0]), t + int(used[-1]) + 1)
-                yield part[0], span, slice(int(first.min()), int(last.max()))
 
 
 def _random_state(device: torch.device) -> Tensor:
