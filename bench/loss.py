@@ -2,6 +2,8 @@
 
 With the demo's joiner width, 64, and that of a 30 M network, 512. Inputs are normal random numbers. A freshly
 initialised joiner spreads alignments wide, as none does for long: the wide one is also measured after a few updates.
+How far float32 gradients are from float64 depends on the joiner's own rounding: `float64` is the loss in float64
+between the same two float32 passes of the joiner.
 """
 
 from collections.abc import Callable
@@ -47,6 +49,9 @@ class Problem:
     def plain(self) -> Tensor:
         return rnnt_loss(self.logits(), *self.labels).sum()
 
+    def float64(self) -> Tensor:
+        return rnnt_loss(self.logits().double(), *self.labels).sum()
+
     def fused(self) -> Tensor:
         return joint_rnnt_loss(self.encoded, self.predicted, self.joiner, *self.labels).sum()
 
@@ -62,7 +67,10 @@ class Problem:
         return list(torch.autograd.grad(loss(self), [self.encoded, self.predicted, *self.joiner.parameters()]))
 
 
-LOSSES = {"torchaudio": Problem.torchaudio, "plain": Problem.plain, "fused": Problem.fused, "pruned": Problem.pruned}
+LOSSES = {
+    "torchaudio": Problem.torchaudio, "plain": Problem.plain, "fused": Problem.fused, "pruned": Problem.pruned,
+    "float64": Problem.float64,
+}  # fmt: skip
 BARS = {"plain": (0.4, 1.1), "fused": (0.4, 1.1), "pruned": (0.15, 0.3)}
 
 
