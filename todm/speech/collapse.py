@@ -3,6 +3,8 @@
 They are the log-probabilities of {next label, blank, all the rest}: losses need the first two, distillation all
 three. With S = sum of the three numbers' gradients and p the softmax, a logit's gradient is that of its class
 minus p times S; classes of the rest share theirs by their probabilities.
+
+The three are float64, whatever the logits: a path adds hundreds of them, and float32 would round each.
 """
 
 import math
@@ -19,7 +21,7 @@ _CHUNK_LOGITS = 2**18
 
 
 def collapse(logits: Tensor, targets: Tensor, target_lengths: Tensor, blank: int = 0) -> Tensor:
-    """Log-probabilities of {next label, blank, all the rest}, (batch, time, labels + 1, 3), float32 at least.
+    """Log-probabilities of {next label, blank, all the rest}, (batch, time, labels + 1, 3), float64.
 
     Where no label is left, its log-probability is -inf, the rest all but blank. Memory in training: logits, a
     gradient of their size, four numbers a cell.
@@ -76,23 +78,23 @@ def check_lengths(name: str, lengths: Tensor, batch: int, least: int, most: int)
 
 
 def reduced(logits: Tensor, slots: Tensor, blank: int) -> Tensor:
-    """{label, blank, log-sum of the rest} of logits (..., vocabulary), which are overwritten; not yet normalised.
+    """{label, blank, log-sum of the rest} of logits (..., vocabulary), which are overwritten; float64, not normalised.
 
     `slots` (..., 1) is each cell's next label, or the blank where there is none.
     """
-    three = logits.new_empty((*logits.shape[:-1], 3))
+    three = logits.new_empty((*logits.shape[:-1], 3), dtype=torch.float64)
     three[..., :1], three[..., 1] = logits.gather(-1, slots), logits[..., blank]
     # Summed directly: one minus the other two would cancel where the model is sure of itself.
     logits[..., blank] = -math.inf
     logits.scatter_(-1, slots, -math.inf)
     top = logits.amax(-1, keepdim=True).clamp_(min=torch.finfo(logits.dtype).min)
-    three[..., 2] = logits.sub_(top).exp_().sum(-1).log_().add_(top[..., 0])
+    three[..., 2] = logits.sub_(top).exp_().sum(-1).double().log_().add_(top[..., 0])
     return three
 
 
 def normalised(three: Tensor, labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
     """What `reduced` gives, (batch, time, rows, 3), as log-probabilities in place; and its rest's log-sum."""
-    rest = three[..., 2:].clamp(min=torch.finfo(three.dtype).min)
+    rest = three[..., 2:].clamp(min=torch.finfo(torch.float32).min)
     three[..., 0].masked_fill_((labels == blank)[:, None], -math.inf)
     three -= three.logsumexp(-1, keepdim=True)
     return three, rest
@@ -108,9 +110,14 @@ def gradient_of_classes(collapsed: Tensor, grad: Tensor) -> Tensor:
 def spread(
     logits: Tensor, rest: Tensor, of_class: Tensor, slots: Tensor, blank: int, out: Tensor | None = None
 ) -> Tensor:
-    """The gradient in logits (..., vocabulary), from `gradient_of_classes` and `normalised`'s log-sum (..., 1)."""
-    grad = torch.sub(logits, rest, out=out).exp_().mul_(of_class[..., 2:])
-    grad.scatter_(-1, slots, of_class[..., :1])
+    """The gradient in logits (..., vocabulary), from `gradient_of_classes` and `normalised`'s log-sum (..., 1).
+
+    Float32 at least.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    near = rest.to(dtype)
+    grad = torch.sub(logits, near, out=out).exp_().mul_((of_class[..., 2:] * (near - rest).exp()).to(dtype))
+    grad.scatter_(-1, slots, of_class[..., :1].to(dtype))
     grad[..., blank] = of_class[..., 1]
     return grad
 
@@ -119,7 +126,7 @@ class _Collapse(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, blank: int) -> Tensor:
         dtype = torch.promote_types(logits.dtype, torch.float32)
-        three = logits.new_empty((*logits.shape[:3], 3), dtype=dtype)
+        three = logits.new_empty((*logits.shape[:3], 3), dtype=torch.float64)
         frames = three.flatten(0, 1)
         for part, of_part, slots in _chunks(logits, labels):
             frames[part] = reduced(of_part.to(dtype, copy=True), slots, blank)
@@ -134,9 +141,10 @@ class _Collapse(torch.autograd.Function):
         logits, labels, rest, collapsed = ctx.saved_tensors
         of_class = gradient_of_classes(collapsed, grad_collapsed)
         grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
+        exact = grad.dtype == torch.promote_types(grad.dtype, torch.float32)
         into, rest, of_class = (x.flatten(0, 1) for x in (grad, rest, of_class))
         for part, of_part, slots in _chunks(logits, labels):
-            out = into[part] if grad.dtype == rest.dtype else None
+            out = into[part] if exact else None
             found = spread(of_part, rest[part], of_class[part], slots, ctx.blank, out)
             if out is None:
                 into[part] = found

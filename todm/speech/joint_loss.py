@@ -34,7 +34,8 @@ def joint_rnnt_loss(
     Arguments and ValueError as in `joint_collapse`.
     """
     collapsed = joint_collapse(encoded, predicted, joiner, targets, encoder_lengths, target_lengths, blank)
-    return lattice_loss(collapsed, encoder_lengths, target_lengths)[0]
+    loss, _ = lattice_loss(collapsed, encoder_lengths, target_lengths)
+    return loss.to(torch.promote_types(encoded.dtype, torch.float32))
 
 
 def joint_collapse(
@@ -46,7 +47,7 @@ def joint_collapse(
     target_lengths: Tensor,
     blank: int = 0,
 ) -> Tensor:
-    """Log-probabilities of {next label, blank, all the rest}, (batch, time, labels + 1, 3), float32 at least.
+    """Log-probabilities of {next label, blank, all the rest}, (batch, time, labels + 1, 3), float64.
 
     As `collapse` of the joiner's logits within the lengths, zero beyond them. Under autocast the joiner runs in its
     precision, what follows in float32.
@@ -113,7 +114,7 @@ class _JointCollapse(torch.autograd.Function):
         *parameters: Tensor,
     ) -> Tensor:  # fmt: skip
         dtype = torch.promote_types(encoded.dtype, torch.float32)
-        three = encoded.new_zeros((*within.shape, 3), dtype=dtype)
+        three = encoded.new_zeros((*within.shape, 3), dtype=torch.float64)
         before = _random_state(encoded.device)
         cells, next_label = three.flatten(0, 2), labels.flatten()[:, None]
         for cell, frame, row in joint.blocks(within):
@@ -132,9 +133,10 @@ class _JointCollapse(torch.autograd.Function):
     def backward(ctx: Any, grad_collapsed: Tensor) -> tuple[Tensor | None, ...]:
         labels, encoded, predicted, rest, collapsed, *parameters = ctx.saved_tensors
         of_class = gradient_of_classes(collapsed, grad_collapsed)
-        sums = [torch.zeros_like(x, dtype=rest.dtype) for x in (encoded, predicted, *parameters)]
+        dtype = torch.promote_types(encoded.dtype, torch.float32)
+        sums = [torch.zeros_like(x, dtype=dtype) for x in (encoded, predicted, *parameters)]
         of_frames, of_rows, *of_parameters = sums
-        reached = _reached(of_class)
+        reached = _reached(of_class.to(dtype))
         rest, of_class, next_label = rest.flatten(0, 2), of_class.flatten(0, 2), labels.flatten()[:, None]
         for cell, frame, row in ctx.joint.blocks(reached):
             joined = _joined(encoded, frame, predicted, row).requires_grad_()
@@ -143,8 +145,8 @@ class _JointCollapse(torch.autograd.Function):
             grad = spread(logits.detach(), rest[cell], of_class[cell], next_label[row], ctx.blank).to(logits.dtype)
             found, *others = torch.autograd.grad(logits, [joined, *parameters], grad, allow_unused=True)
             if found is not None:
-                of_frames.flatten(0, 1).index_add_(0, frame, found.to(rest.dtype))
-                of_rows.flatten(0, 1).index_add_(0, row, found.to(rest.dtype))
+                of_frames.flatten(0, 1).index_add_(0, frame, found.to(dtype))
+                of_rows.flatten(0, 1).index_add_(0, row, found.to(dtype))
             for total, part in zip(of_parameters, others, strict=True):
                 if part is not None:
                     total += part

@@ -51,6 +51,7 @@ def rnnt_loss(
         loss = compiled_rnnt_loss(logits, targets, logit_lengths, target_lengths, blank)
     else:
         loss, _ = lattice_loss(collapse(logits, targets, target_lengths, blank), logit_lengths, target_lengths)
+        loss = loss.to(torch.promote_types(logits.dtype, torch.float32))
     return loss if reduction == "none" else loss.sum() if reduction == "sum" else loss.mean()
 
 

@@ -76,7 +76,7 @@ def pruned_rnnt_loss(
         kept = kept.masked_fill(last & torch.tensor([True, False, False], device=rows.device), -math.inf)
     lattice = kept.new_full((batch, time, labels.shape[1], 3), -math.inf)
     lattice = lattice.scatter(2, rows[..., None].expand_as(kept), kept)
-    return simple_loss, sum_up(lattice, encoder_lengths, target_lengths)[0]
+    return simple_loss, sum_up(lattice, encoder_lengths, target_lengths)[0].to(simple_loss.dtype)
 
 
 def simple_arcs(
