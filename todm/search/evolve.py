@@ -14,6 +14,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from todm.errors import TodmError
@@ -39,7 +40,7 @@ def evolve(
     Args:
         error: What is minimised, called `error_name` in budgets; expensive.
         costs: Further metrics by name, known or predicted; cheap.
-        storage: SQLite file, or the address of a database that Optuna knows, e.g. postgresql://host/name.
+        storage: SQLite file, or the address of a database that Optuna knows, e.g. postgresql+psycopg://host/name.
         study: Names all that `error` depends on: the checkpoint's fingerprint, the data.
         objectives: Costs minimised beside the error; by default those the budget names, else `params`.
         progress: Called with (evaluated, trials, candidate) after each evaluation.
@@ -198,8 +199,10 @@ class _Connection(sqlite3.Connection):
 
 @contextmanager
 def _database(path: Path | str) -> Iterator[optuna.storages.RDBStorage]:
-    storage, address, options = None, str(path), None
+    storage, address, options, name = None, str(path), None, str(path)
+    mend = "start the server, mend search.storage, or install its driver, e.g. pip install 'psycopg[binary]'"
     if isinstance(path, Path):
+        mend = "make it writable or delete it"
         with suppress(OSError):  # SQLite then says that it cannot open the file.
             path.parent.mkdir(parents=True, exist_ok=True)
         address, options = f"sqlite:///{path}", {"connect_args": {"timeout": 60, "factory": _Connection}}
@@ -218,8 +221,12 @@ def _database(path: Path | str) -> Iterator[optuna.storages.RDBStorage]:
         reason: BaseException = error
         while reason.__cause__:
             reason = reason.__cause__
-        mend = "make room, then search again" if "full" in str(reason) else "make it writable or delete it"
-        raise TodmError(f"cannot use {path}: {reason}; {mend}") from error
+        if "full" in str(reason):
+            mend = "make room, then search again"
+        if not isinstance(path, Path):
+            with suppress(SQLAlchemyError):
+                name = make_url(address).render_as_string(hide_password=True)
+        raise TodmError(f"cannot use {name}: {' '.join(str(reason).split())}; {mend}") from error
     finally:
         if storage is not None:
             storage.remove_session()
