@@ -120,7 +120,7 @@ class Search:
     precision: Literal["float", "int8"] = "float"
     """Number format whose error is minimised; int8 is simulated, for every candidate."""
     storage: str = ""
-    """Database that several machines may search with, e.g. postgresql+psycopg://host/todm; by default a file in the run."""
+    """Database that several machines search with, e.g. postgresql+psycopg://host/todm; by default a file in the run."""
     family: Count = 4
     """Subnets of the front that are exported at the end, from the smallest to the largest."""
 
