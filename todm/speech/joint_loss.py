@@ -17,7 +17,7 @@ from todm.speech.lattice import lattice_loss
 
 # Numbers of the widest tensor that the joiner computes at a time: few enough for what it computes on the way to stay
 # in a core's caches, and on a GPU enough to keep it busy.
-_BLOCK_NUMBERS = {"cpu": 2**18, "cuda": 2**26}
+_BLOCK_NUMBERS = {"cpu": 2**19, "cuda": 2**26}
 
 
 def joint_rnnt_loss(
