@@ -108,6 +108,17 @@ def test_collapse_and_what_flows_back_into_the_rest() -> None:
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+def test_inputs_may_lie_in_memory_in_any_order() -> None:
+    encoded, predicted, joiner, *rest = inputs(4)
+    expected = gradients(joint_rnnt_loss, (encoded, predicted, joiner, *rest), torch.ones(3, dtype=torch.float64))
+    turned = (x.detach().transpose(0, 1).contiguous().requires_grad_() for x in (encoded, predicted))
+    of_encoded, of_predicted = turned
+    loss = joint_rnnt_loss(of_encoded.transpose(0, 1), of_predicted.transpose(0, 1), joiner, *rest)
+    loss.sum().backward()
+    torch.testing.assert_close(of_encoded.grad.transpose(0, 1), expected[1])  # type: ignore[union-attr]
+    torch.testing.assert_close(of_predicted.grad.transpose(0, 1), expected[2])  # type: ignore[union-attr]
+
+
 def test_frozen_parameters_and_inputs_without_gradient() -> None:
     encoded, predicted, joiner, *rest = inputs(2)
     joiner[1].bias.requires_grad_(False)  # type: ignore[index]

@@ -117,8 +117,9 @@ class _JointCollapse(torch.autograd.Function):
         three = encoded.new_zeros((*within.shape, 3), dtype=torch.float64)
         before = _random_state(encoded.device)
         cells, next_label = three.flatten(0, 2), labels.flatten()[:, None]
+        frames, rows = encoded.flatten(0, 1), predicted.flatten(0, 1)
         for cell, frame, row in joint.blocks(within):
-            logits = joint.logits(_joined(encoded, frame, predicted, row)).to(dtype)
+            logits = joint.logits(frames.index_select(0, frame) + rows.index_select(0, row)).to(dtype)
             cells[cell] = reduced(logits, next_label[row], blank)
         if not torch.equal(before, _random_state(encoded.device)):
             raise ValueError("the joiner draws random numbers, which its second run cannot repeat; use rnnt_loss")
@@ -134,29 +135,24 @@ class _JointCollapse(torch.autograd.Function):
         labels, encoded, predicted, rest, collapsed, *parameters = ctx.saved_tensors
         of_class = gradient_of_classes(collapsed, grad_collapsed)
         dtype = torch.promote_types(encoded.dtype, torch.float32)
-        sums = [torch.zeros_like(x, dtype=dtype) for x in (encoded, predicted, *parameters)]
-        of_frames, of_rows, *of_parameters = sums
+        frames, rows = encoded.flatten(0, 1), predicted.flatten(0, 1)
+        of_frames, of_rows, *of_parameters = (x.new_zeros(x.shape, dtype=dtype) for x in (frames, rows, *parameters))
         reached = _reached(of_class.to(dtype))
         rest, of_class, next_label = rest.flatten(0, 2), of_class.flatten(0, 2), labels.flatten()[:, None]
         for cell, frame, row in ctx.joint.blocks(reached):
-            joined = _joined(encoded, frame, predicted, row).requires_grad_()
+            joined = (frames.index_select(0, frame) + rows.index_select(0, row)).requires_grad_()
             with torch.enable_grad():
                 logits = ctx.joint.logits(joined)
             grad = spread(logits.detach(), rest[cell], of_class[cell], next_label[row], ctx.blank).to(logits.dtype)
             found, *others = torch.autograd.grad(logits, [joined, *parameters], grad, allow_unused=True)
             if found is not None:
-                of_frames.flatten(0, 1).index_add_(0, frame, found.to(dtype))
-                of_rows.flatten(0, 1).index_add_(0, row, found.to(dtype))
+                of_frames.index_add_(0, frame, found.to(dtype))
+                of_rows.index_add_(0, row, found.to(dtype))
             for total, part in zip(of_parameters, others, strict=True):
                 if part is not None:
                     total += part
-        grads = (x.to(of.dtype) for x, of in zip(sums, (encoded, predicted, *parameters), strict=True))
-        return None, None, None, None, *grads
-
-
-def _joined(encoded: Tensor, frame: Tensor, predicted: Tensor, row: Tensor) -> Tensor:
-    """The sums (cells, size) of these of all frames and rows."""
-    return encoded.flatten(0, 1).index_select(0, frame) + predicted.flatten(0, 1).index_select(0, row)
+        sums = zip((of_frames, of_rows, *of_parameters), (encoded, predicted, *parameters), strict=True)
+        return None, None, None, None, *(x.view(of.shape).to(of.dtype) for x, of in sums)
 
 
 def _reached(of_class: Tensor) -> Tensor:
